@@ -1,0 +1,4 @@
+//! The state machines of EasyMesh.
+#![forbid(unsafe_code)]
+
+pub mod seam;

@@ -1,0 +1,121 @@
+//! The seam between the pump and whatever moves datagrams: one trait, implemented by `uring` and `portable`.
+
+use std::io;
+use std::net::UdpSocket;
+use std::ops::Range;
+use std::time::Duration;
+
+use mesh_core::seam::{Arrival, Endpoint, Slab, SocketId};
+
+use crate::inside::InsideDevice;
+
+/// Moves trains between sockets, the virtual interface and the pump. Knows nothing of what they carry.
+///
+/// One turn of the pump:
+/// 1. [`wait`](Engine::wait) hands out a batch of trains. Each is a move-only token; its bytes stay with the engine.
+/// 2. For each train the pump borrows its bytes and the slab with [`split`](Engine::split), lets the state machine decide, and
+///    queues what it answered with [`forward`](Engine::forward), [`send`](Engine::send), [`deliver`](Engine::deliver) and
+///    [`deliver_slab`](Engine::deliver_slab).
+/// 3. [`release`](Engine::release) gives the train back. Its bytes stay untouched until the flush has read them.
+/// 4. [`flush`](Engine::flush) submits without waiting. Queued datagrams to one destination leave in the order they were queued.
+///
+/// A datagram that cannot be sent (a full socket buffer beyond the bounded wait, an unreachable network) is counted, never an
+/// error of the pump.
+pub trait Engine: Sized {
+    /// Token for one received train: neither `Copy` nor `Clone`. Dropping one without [`Engine::release`] is a bug that
+    /// debug builds assert on.
+    type Train;
+
+    /// Wakes the engine's thread from another one.
+    type Waker: Wake;
+
+    /// Adds a bound UDP socket and starts to receive on it. The engine sets the socket options it needs (GRO, TOS, packet
+    /// info when `local_address` is set: the socket is bound to a wildcard address of a host that has several).
+    fn add_socket(&mut self, socket: UdpSocket, local_address: bool) -> io::Result<SocketId>;
+
+    /// Stops receiving on a socket and closes it. Its number is given to no other socket before the next flush.
+    fn remove_socket(&mut self, socket: SocketId) -> io::Result<()>;
+
+    /// Adds the virtual interface and starts to read from it; at most one.
+    fn add_inside(&mut self, device: InsideDevice) -> io::Result<()>;
+
+    /// A handle to end a [`wait`](Engine::wait) from another thread.
+    fn waker(&self) -> Self::Waker;
+
+    /// Waits for trains, at most `timeout` (`None`: without end), and appends them to `batch`. May return with none: time
+    /// passed, or the waker was used.
+    fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Self::Train>) -> io::Result<()>;
+
+    /// What is known of a train beside its bytes.
+    fn arrival(&self, train: &Self::Train) -> Arrival;
+
+    /// The bytes of a train, and the slab with at least [`Slab::ROOM_BYTES`] free.
+    fn split<'a>(&'a mut self, train: &'a mut Self::Train) -> (&'a mut [u8], Slab<'a>);
+
+    /// The slab alone, for what is composed without a train at hand.
+    fn slab(&mut self) -> Slab<'_>;
+
+    /// Keeps the slab taken up to `used` until the next flush.
+    fn keep_slab(&mut self, used: usize);
+
+    /// Queues a range of a train to be sent as it is.
+    fn forward(&mut self, train: &Self::Train, bytes: Range<usize>, segment_bytes: usize, to: &Endpoint, tos: u8);
+
+    /// Queues a range of the slab to be sent.
+    fn send(&mut self, slab: Range<usize>, segment_bytes: usize, to: &Endpoint, tos: u8);
+
+    /// Queues a range of a train as one packet for the virtual interface.
+    fn deliver(&mut self, train: &Self::Train, bytes: Range<usize>);
+
+    /// Queues a range of the slab as one packet for the virtual interface.
+    fn deliver_slab(&mut self, slab: Range<usize>);
+
+    /// Gives a train back.
+    fn release(&mut self, train: Self::Train);
+
+    /// Submits everything queued without waiting, frees released trains and the slab.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// What the engine counted since it was made.
+    fn counters(&self) -> EngineCounters;
+
+    /// Its name, as in `--engine`.
+    fn name(&self) -> &'static str;
+}
+
+/// See [`Engine::waker`].
+pub trait Wake: Clone + Send + Sync + 'static {
+    /// Ends the wait at hand, or the next one.
+    fn wake(&self);
+}
+
+/// Counts since the engine was made; each only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct EngineCounters {
+    /// Trains received.
+    pub trains_in: u64,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Bytes received, payload of UDP.
+    pub bytes_in: u64,
+    /// Send operations (one may carry a whole train).
+    pub sends: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Bytes sent, payload of UDP.
+    pub bytes_out: u64,
+    /// Packets read from the virtual interface.
+    pub inside_in: u64,
+    /// Packets written to the virtual interface.
+    pub inside_out: u64,
+    /// Datagrams dropped: the socket's send buffer stayed full.
+    pub drops_send_full: u64,
+    /// Datagrams dropped: the kernel refused them (unreachable, too long).
+    pub drops_send_failed: u64,
+    /// Packets dropped: the virtual interface took no more.
+    pub drops_inside_full: u64,
+    /// Trains cut by the kernel because a buffer was too short, or oversize datagrams.
+    pub drops_truncated: u64,
+    /// Times the kernel found no receive buffer.
+    pub starved: u64,
+}
