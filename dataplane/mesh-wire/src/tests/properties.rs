@@ -1,0 +1,103 @@
+//! For any bytes: no panic, and what is read and written again is the same.
+
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::CONTROL_BYTES_MAX;
+use crate::cookie::CookieReply;
+use crate::frame::{FrameType, classify};
+use crate::half::{Half, Part};
+use crate::handshake::{Final, Init, Response};
+use crate::message::{Message, NAME_BYTES_MAX, PeerRecord, TICKET_BYTES_MAX};
+use crate::notice::{ErrorReason, ErrorReply, RegisterAgain};
+use crate::route::{Destination, ROUTE_BYTES, Route, Slot};
+use crate::sealed::{HEADER_BYTES, SealedHeader};
+
+fn slot() -> impl Strategy<Value = Slot> {
+    (any::<u32>(), any::<u16>()).prop_map(|(index, generation)| Slot { index, generation })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    (any::<u16>(), slot(), slot())
+        .prop_map(|(transfer, to, source)| Route { destination: Destination { transfer, slot: to }, source })
+}
+
+proptest! {
+    #[test]
+    fn any_datagram_is_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
+        let _ = bytes.first().map(|byte| classify(*byte));
+        if let Ok(route) = Route::parse(&bytes) {
+            prop_assert_eq!(&route.emit(FrameType::Data, bytes[1])[1..], &bytes[1..ROUTE_BYTES]);
+        }
+        if let Ok(header) = SealedHeader::parse(&bytes) {
+            prop_assert_eq!(&header.emit()[..], &bytes[..HEADER_BYTES]);
+        }
+        let _ = (Init::parse(&bytes), Response::parse(&bytes), Final::parse(&bytes), CookieReply::parse(&bytes));
+        let _ = (RegisterAgain::parse(&bytes), ErrorReply::parse(&bytes), Message::decode(&bytes));
+        let _ = (Half::parse(Part::First, &bytes), Half::parse(Part::Second, &bytes));
+    }
+
+    #[test]
+    fn a_mutated_frame_is_read_without_panic(frame in 0u8..8, bytes in prop::collection::vec(any::<u8>(), 1..400)) {
+        let mut bytes = bytes;
+        bytes[0] = 0x20 | frame;
+        bytes.resize(320, 0);
+        if bytes.len() > 27 {
+            // Lengths near the edges are where readers go wrong.
+            bytes[22] = 1;
+            bytes[26] = 1;
+        }
+        let _ = (Init::parse(&bytes), Response::parse(&bytes), Final::parse(&bytes));
+    }
+
+    #[test]
+    fn error_reply_is_never_longer_than_its_cause(bytes in prop::collection::vec(any::<u8>(), 0..32)) {
+        if let Some(reply) = ErrorReply::to(ErrorReason::Version, &bytes) {
+            prop_assert!(reply.emit().len() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn route_survives(route in route(), flags in any::<u8>()) {
+        let bytes = route.emit(FrameType::Control, flags);
+        prop_assert_eq!(Route::parse(&bytes), Ok(route));
+        prop_assert_eq!(bytes[1], flags);
+    }
+
+    #[test]
+    fn register_survives_and_fits(
+        request in any::<u32>(),
+        boot in any::<u64>(),
+        ip4 in any::<u32>(),
+        name in "[a-z0-9äö-]{0,24}",
+        ticket in prop::collection::vec(any::<u8>(), 0..=TICKET_BYTES_MAX),
+    ) {
+        prop_assume!(name.len() <= NAME_BYTES_MAX);
+        let message = Message::Register { request, boot, ip4: Ipv4Addr::from(ip4), name, ticket: Bytes::from(ticket) };
+        let bytes = message.to_vec();
+        prop_assert!(bytes.len() < CONTROL_BYTES_MAX / 2);
+        prop_assert_eq!(Message::decode(&bytes), Ok(Some(message)));
+    }
+
+    #[test]
+    fn found_survives(
+        request in any::<u32>(),
+        ip4 in any::<u32>(),
+        key in any::<[u8; 32]>(),
+        slot in slot(),
+        boot in any::<u64>(),
+    ) {
+        let peer = PeerRecord { ip4: Ipv4Addr::from(ip4), key, slot, boot, name: String::new() };
+        let message = Message::Found { request, peer };
+        prop_assert_eq!(Message::decode(&message.to_vec()), Ok(Some(message)));
+    }
+
+    #[test]
+    fn cut_message_is_an_error_or_another_message_but_no_panic(cut in 0usize..90, seed in any::<[u8; 32]>()) {
+        let peer = PeerRecord { ip4: Ipv4Addr::LOCALHOST, key: seed, slot: Slot::NONE, boot: 1, name: "x".to_owned() };
+        let bytes = Message::Found { request: 1, peer }.to_vec();
+        let _ = Message::decode(&bytes[..cut.min(bytes.len())]);
+    }
+}
