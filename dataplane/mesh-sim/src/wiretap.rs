@@ -1,0 +1,64 @@
+//! What crossed the simulated wires.
+
+use std::net::SocketAddr;
+
+use mesh_core::seam::Moment;
+use mesh_wire::frame::{FirstByte, FrameType, classify};
+
+/// One datagram as an eavesdropper sees it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When it was sent.
+    pub at: Moment,
+    /// Its sender.
+    pub from: SocketAddr,
+    /// Its receiver.
+    pub to: SocketAddr,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Counts everything and, when asked to, keeps it.
+#[derive(Debug, Default)]
+pub struct Wiretap {
+    /// Datagrams sent in all.
+    pub datagrams: u64,
+    /// Bytes of IP packets sent in all.
+    pub bytes: u64,
+    /// Longest datagram that is not data, in bytes of UDP payload.
+    pub control_bytes_max: usize,
+    /// Most control datagrams' bytes are of interest per node: UDP payload bytes of control sent.
+    pub control_bytes: u64,
+    recording: bool,
+    seen: Vec<Seen>,
+}
+
+impl Wiretap {
+    /// Keeps every datagram from here on.
+    pub fn record(&mut self) {
+        self.recording = true;
+    }
+
+    /// What was kept, oldest first.
+    pub fn seen(&self) -> &[Seen] {
+        &self.seen
+    }
+
+    /// Whether `pattern` stands anywhere in what was kept.
+    pub fn contains(&self, pattern: &[u8]) -> bool {
+        self.seen.iter().any(|seen| seen.bytes.windows(pattern.len()).any(|window| window == pattern))
+    }
+
+    pub(crate) fn note(&mut self, at: Moment, from: SocketAddr, to: SocketAddr, bytes: &[u8], ip_bytes: usize) {
+        self.datagrams += 1;
+        self.bytes += ip_bytes as u64;
+        let data = matches!(bytes.first().map(|first| classify(*first)), Some(FirstByte::Frame(FrameType::Data)));
+        if !data {
+            self.control_bytes_max = self.control_bytes_max.max(bytes.len());
+            self.control_bytes += bytes.len() as u64;
+        }
+        if self.recording {
+            self.seen.push(Seen { at, from, to, bytes: bytes.to_vec() });
+        }
+    }
+}

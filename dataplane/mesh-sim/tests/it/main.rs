@@ -1,0 +1,7 @@
+//! Scenarios of the whole network, each under many seeds. A failure prints its seed and how to replay it.
+
+mod fixture;
+mod hostile;
+mod joining;
+mod restarts;
+mod scale;
