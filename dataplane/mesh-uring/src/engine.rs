@@ -1,0 +1,365 @@
+//! The engine: what it owns, how it comes and goes. Receiving is in `receive.rs`, sending in `send.rs`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::UdpSocket;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+#[cfg(debug_assertions)]
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::buffers::{Area, BufferId, Pool};
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::error::SetupError;
+use crate::gather::Gather;
+use crate::held::Held;
+use crate::memory::{Memories, SLAB_BYTES};
+use crate::op::Op;
+use crate::receive::Receiver;
+use crate::ring::{Completion, Features, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
+use crate::send::Sends;
+use crate::sys::Collect;
+use crate::train::{Origin, Scratch, SocketId, Train};
+use crate::tun::Inside;
+use crate::udp::{self, CONTROL_BYTES, NAME_BYTES, Socket, SocketBuffers};
+use crate::waker::Waker;
+
+/// Numbers engines, so that none takes another's train.
+static ENGINES: AtomicU64 = AtomicU64::new(0);
+
+/// How often the end of operations is looked for when something is closed, and how long each time at most.
+const CLOSE_ATTEMPTS: u32 = 50;
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A ring, its sockets and its interface. It works on the thread that made it and is not `Send`:
+///
+/// ```compile_fail
+/// fn moves_to_another_thread<T: Send>() {}
+/// moves_to_another_thread::<mesh_uring::Engine>();
+/// ```
+///
+/// One turn: [`wait`](Engine::wait), for each train [`split`](Engine::split), queue ([`forward`](Engine::forward),
+/// [`send`](Engine::send), [`deliver`](Engine::deliver), [`deliver_slab`](Engine::deliver_slab)) and
+/// [`release`](Engine::release), then [`flush`](Engine::flush).
+///
+/// Dropping it ends all operations first, so that ports are free when the drop returns; what was queued and not flushed is lost.
+/// Trains that are still out do no harm.
+pub struct Engine {
+    // The ring comes first: fields are dropped in this order, and memory must outlive it.
+    pub(crate) ring: Ring,
+    pub(crate) memories: Memories,
+    pub(crate) sends: Sends,
+    pub(crate) held: Held,
+    /// Tells multishot receives how long name and control messages can be; names no memory.
+    pub(crate) heading: Box<libc::msghdr>,
+    pub(crate) id: u64,
+    pub(crate) config: Config,
+    pub(crate) counters: Counters,
+    pub(crate) sockets: Vec<Option<Socket>>,
+    generation: u32,
+    pub(crate) free_numbers: Vec<u16>,
+    /// Numbers of sockets removed since the last flush.
+    pub(crate) retired_numbers: Vec<u16>,
+    pub(crate) gather: Gather,
+    /// Buffers of released trains, until the flush; true for those of the interface.
+    pub(crate) released: Vec<(bool, BufferId)>,
+    pub(crate) slab_used: usize,
+    /// Completions read while something else was waited for.
+    pub(crate) stash: VecDeque<Completion>,
+    /// Receivers to be started.
+    pub(crate) idle: Vec<Receiver>,
+    /// Spare memory of `idle`, empty between calls.
+    pub(crate) starved_receivers: Vec<Receiver>,
+    /// Receivers that failed too often, and until when they are left alone.
+    pub(crate) quiet: Vec<Receiver>,
+    pub(crate) quiet_until: Option<Instant>,
+    pub(crate) waker: Waker,
+    pub(crate) waker_armed: bool,
+    pub(crate) woken: bool,
+    /// Whether the pool of the sockets grew in this turn.
+    pub(crate) grown: bool,
+    /// A failure met where it could not be told; the next flush tells it.
+    pub(crate) deferred_error: Option<io::Error>,
+    #[cfg(debug_assertions)]
+    alive: Rc<()>,
+}
+
+impl Engine {
+    /// Makes a ring for the calling thread.
+    ///
+    /// # Errors
+    /// Says why this machine gives none; a caller prints it and goes on with another engine.
+    pub fn new(config: Config) -> Result<Self, SetupError> {
+        let ring = Ring::new(&config)?;
+        let area = |bytes| Area::new(bytes).map_err(SetupError::Memory);
+        let memories = Memories {
+            outside: Pool::new(config.buffers_first, config.buffers_max).map_err(SetupError::Memory)?,
+            inside: None,
+            slab: area(SLAB_BYTES)?,
+        };
+        Self::register_outside(&ring, &memories.outside)
+            .map_err(|error| SetupError::from_setup("provided-buffer rings", error))?;
+        let waker = Waker::new().map_err(|error| SetupError::from_setup("making an eventfd", error))?;
+        ring.set_file(ring.file_of_waker().0, Some(waker.descriptor()))
+            .map_err(|error| SetupError::from_setup("registering a file", error))?;
+        let heading = Box::new(libc::msghdr {
+            msg_name: std::ptr::null_mut(),
+            msg_namelen: NAME_BYTES as libc::socklen_t,
+            msg_iov: std::ptr::null_mut(),
+            msg_iovlen: 0,
+            msg_control: std::ptr::null_mut(),
+            msg_controllen: CONTROL_BYTES,
+            msg_flags: 0,
+        });
+        Ok(Self {
+            ring,
+            memories,
+            sends: Sends::new(),
+            held: Held::new(),
+            heading,
+            id: ENGINES.fetch_add(1, Ordering::Relaxed),
+            config,
+            counters: Counters::default(),
+            sockets: Vec::new(),
+            generation: 0,
+            free_numbers: Vec::new(),
+            retired_numbers: Vec::new(),
+            gather: Gather::new(),
+            released: Vec::with_capacity(usize::from(config.buffers_first)),
+            slab_used: 0,
+            stash: VecDeque::with_capacity(256),
+            idle: Vec::new(),
+            starved_receivers: Vec::new(),
+            quiet: Vec::new(),
+            quiet_until: None,
+            waker,
+            waker_armed: false,
+            woken: false,
+            grown: false,
+            deferred_error: None,
+            #[cfg(debug_assertions)]
+            alive: Rc::new(()),
+        })
+    }
+
+    /// What the kernel granted.
+    pub fn features(&self) -> &Features {
+        self.ring.features()
+    }
+
+    /// Adds a bound UDP socket and starts to receive on it at the next wait. With `local_address` it also learns which address
+    /// was asked; that is for sockets bound to a wildcard on a host with several addresses.
+    ///
+    /// # Errors
+    /// When there is no number left, or the socket takes not even the plainest options.
+    pub fn add_socket(&mut self, socket: UdpSocket, local_address: bool) -> io::Result<SocketId> {
+        let fresh = self.free_numbers.is_empty();
+        let number = match self.free_numbers.last() {
+            Some(&number) => number,
+            None if self.sockets.len() < usize::from(self.ring.features().sockets_max) => self.sockets.len() as u16,
+            None => {
+                let text = format!("no more than {} sockets (limit of open files)", self.ring.features().sockets_max);
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+            }
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let socket = udp::prepare(socket, local_address, self.generation, &self.config)?;
+        self.ring.set_file(u32::from(number), Some(socket.socket.as_fd()))?;
+        if fresh {
+            self.sockets.push(Some(socket));
+        } else {
+            self.free_numbers.pop();
+            self.sockets[usize::from(number)] = Some(socket);
+        }
+        self.idle.push(Receiver::Socket(number));
+        Ok(SocketId(number))
+    }
+
+    /// The buffer sizes that a socket got; `None` for a number that is not in use.
+    pub fn socket_buffers(&self, socket: SocketId) -> Option<SocketBuffers> {
+        Some(self.sockets.get(usize::from(socket.0))?.as_ref()?.buffers)
+    }
+
+    /// Sends what is queued, stops receiving on a socket and closes it; its port is free when this returns. Its number is given to no
+    /// other socket before the next flush.
+    ///
+    /// # Errors
+    /// `NotFound` for a number that is not in use; else when the kernel takes no submissions.
+    pub fn remove_socket(&mut self, socket: SocketId) -> io::Result<()> {
+        let number = socket.0;
+        if self.socket(number).is_none() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such socket"));
+        }
+        self.submit_queued()?;
+        self.counters.drops_send_full += self.held.drop_waiting(number);
+        let busy =
+            |engine: &Self| engine.socket(number).is_some_and(|socket| socket.armed) || engine.held.in_flight(number);
+        if busy(self) {
+            self.post_pointless(Op::Cancel, Pointless::CancelFile(Ring::file_of_socket(number)))?;
+            for _ in 0..CLOSE_ATTEMPTS {
+                if !busy(self) {
+                    break;
+                }
+                self.collect_for_a_while()?;
+            }
+        }
+        self.ring.set_file(u32::from(number), None)?;
+        self.sockets[usize::from(number)] = None;
+        self.retired_numbers.push(number);
+        Ok(())
+    }
+
+    /// Adds the virtual interface, a TUN device in non-blocking mode without packet information, and starts to read from it at the
+    /// next wait.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one; else what the kernel says to its registration.
+    pub fn add_inside(&mut self, device: OwnedFd) -> io::Result<()> {
+        if self.memories.inside.is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the engine has an interface"));
+        }
+        let pool = Pool::new(self.config.buffers_first, self.config.buffers_max)?;
+        self.register_inside(&device, &pool)?;
+        let multishot = self.ring.features().multishot_read;
+        self.memories.inside = Some(Inside { _device: device, pool, multishot, armed: false, failures: 0 });
+        self.idle.push(Receiver::Inside);
+        Ok(())
+    }
+
+    /// A handle to end a wait from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// The bytes of a train, and the slab with at least 128 KiB free behind what is used.
+    ///
+    /// # Panics
+    /// On a train of another engine.
+    pub fn split<'a>(&'a mut self, train: &'a mut Train) -> (&'a mut [u8], Scratch<'a>) {
+        let range = self.range_of(train, &(0..train.length as usize));
+        self.make_slab_room();
+        let bytes = match train.origin {
+            Origin::Outside(_) => self.memories.outside.bytes_mut(&mut train.buffer, range),
+            Origin::Inside => {
+                let inside = self.memories.inside.as_mut().expect("a train from the interface has an interface");
+                inside.pool.bytes_mut(&mut train.buffer, range)
+            }
+        };
+        (bytes, Scratch { memory: self.memories.slab.bytes_mut(0..SLAB_BYTES), used: self.slab_used })
+    }
+
+    /// The slab alone, with at least 128 KiB free behind what is used.
+    pub fn slab(&mut self) -> Scratch<'_> {
+        self.make_slab_room();
+        Scratch { memory: self.memories.slab.bytes_mut(0..SLAB_BYTES), used: self.slab_used }
+    }
+
+    /// Keeps the slab taken up to `used` until the next flush.
+    ///
+    /// # Panics
+    /// When `used` lies beyond the slab.
+    pub fn keep_slab(&mut self, used: usize) {
+        assert!(used <= SLAB_BYTES, "more of the slab kept than there is");
+        self.slab_used = self.slab_used.max(used);
+    }
+
+    /// What was counted since the engine was made.
+    pub fn counters(&self) -> Counters {
+        Counters { enters: self.ring.enters(), ..self.counters }
+    }
+
+    /// Receive buffers of the sockets there are at present, wherever they are.
+    pub fn receive_buffers(&self) -> u16 {
+        self.memories.outside.buffers()
+    }
+
+    fn socket(&self, number: u16) -> Option<&Socket> {
+        self.sockets.get(usize::from(number))?.as_ref()
+    }
+
+    /// Refuses a train of another engine.
+    pub(crate) fn check(&self, train: &Train) {
+        assert!(train.engine == self.id, "a train of another engine");
+    }
+
+    /// Where a range of a train lies within its buffer.
+    pub(crate) fn range_of(&self, train: &Train, bytes: &Range<usize>) -> Range<usize> {
+        self.check(train);
+        assert!(bytes.start <= bytes.end && bytes.end <= train.length as usize, "a range beyond its train");
+        let offset = train.offset as usize;
+        offset + bytes.start..offset + bytes.end
+    }
+
+    #[cfg(debug_assertions)]
+    pub(crate) fn leash(&self) -> crate::train::Leash {
+        crate::train::Leash { engine: Rc::downgrade(&self.alive), released: false }
+    }
+
+    /// Submits what is queued and keeps what completes within a short time.
+    fn collect_for_a_while(&mut self) -> io::Result<()> {
+        let collect = if self.ring.has_completions() { Collect::Due } else { Collect::Wait(Some(CLOSE_PAUSE)) };
+        match self.enter(collect) {
+            Ok(()) => {}
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+            Err(error) => return Err(error),
+        }
+        self.stash_completions();
+        Ok(())
+    }
+
+    /// Whether an operation is in flight that may touch memory or keep a file open.
+    fn busy(&self) -> bool {
+        self.waker_armed
+            || self.held.in_flight_total() > 0
+            || self.memories.inside.as_ref().is_some_and(|inside| inside.armed)
+            || self.sockets.iter().flatten().any(|socket| socket.armed)
+    }
+
+    /// Ends all operations and takes everything out of the ring.
+    fn close(&mut self) -> io::Result<()> {
+        // Entries that are queued still name memory: they are consumed first, and then nothing is started any more.
+        self.submit_all(Collect::No)?;
+        if self.busy() {
+            self.post_pointless(Op::Cancel, Pointless::CancelAll)?;
+            for _ in 0..CLOSE_ATTEMPTS {
+                if !self.busy() {
+                    break;
+                }
+                self.collect_for_a_while()?;
+            }
+        }
+        if self.busy() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "operations that do not end"));
+        }
+        self.ring.unregister_pool(GROUP_OUTSIDE)?;
+        if self.memories.inside.is_some() {
+            self.ring.unregister_pool(GROUP_INSIDE)?;
+        }
+        self.ring.unregister_files()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.close().is_err() {
+            // The kernel may still write to the buffers: better to lose their memory than to see them used by another.
+            self.memories.leak();
+            self.held.leak();
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("id", &self.id)
+            .field("sockets", &self.sockets.iter().flatten().count())
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}

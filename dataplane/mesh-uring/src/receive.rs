@@ -1,0 +1,359 @@
+//! From completions to trains.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::gather::Memory;
+use crate::op::Op;
+use crate::ring::{Completion, Pointless};
+use crate::sys::Collect;
+use crate::train::{Endpoint, Origin, SocketId, Train};
+use crate::udp::{self, HEADING_BYTES};
+
+/// Failures of a receive in a row after which it is left alone for a while.
+const FAILURES_MAX: u8 = 8;
+
+/// How long: a socket or an interface with a lasting fault must not keep the thread busy.
+const QUIET_TIME: Duration = Duration::from_millis(100);
+
+/// How often the engine looks after held sends.
+const HELD_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What is read from: a socket by its number, or the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    Socket(u16),
+    Inside,
+}
+
+impl Engine {
+    /// Waits for trains, at most `timeout` (`None`: without end), and appends them to `batch`, at most
+    /// [`Config::batch_max`](crate::Config::batch_max). Adds none if the time passed or the waker was used; a signal does not end
+    /// it.
+    ///
+    /// # Errors
+    /// When the kernel takes no submissions at all.
+    pub fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
+        let before = batch.len();
+        let limit = before.saturating_add(self.config.batch_max.max(1));
+        let mut start = None;
+        let mut entered = false;
+        self.grown = false;
+        self.woken = false;
+        loop {
+            let chores = self.do_chores()?;
+            self.start_receivers()?;
+            self.handle_completions(batch, limit);
+            if batch.len() > before || self.woken {
+                return Ok(());
+            }
+            self.start_receivers()?;
+            let mut left = timeout;
+            // The clock is read only where there is nothing to do but wait.
+            if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
+                let now = Instant::now();
+                let start = *start.get_or_insert(now);
+                left = Some(timeout.saturating_sub(now.duration_since(start)));
+            }
+            if entered && left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+            let collect = match left.into_iter().chain(chores).min() {
+                Some(nap) if nap.is_zero() => Collect::Due,
+                nap => Collect::Wait(nap),
+            };
+            match self.enter(collect) {
+                Ok(()) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => {
+                    self.stash_completions();
+                    self.submit_all(Collect::Due)?;
+                }
+                Err(error) => return Err(error),
+            }
+            entered = true;
+        }
+    }
+
+    /// Enters the kernel.
+    pub(crate) fn enter(&mut self, collect: Collect) -> io::Result<()> {
+        match self.ring.enter(collect) {
+            // A signal is no failure of a call that did not wait.
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) && !matches!(collect, Collect::Wait(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Reads the completion queue: what concerns sends is dealt with, the rest is kept in order for the next wait.
+    pub(crate) fn stash_completions(&mut self) {
+        while let Some(completion) = self.ring.next_completion() {
+            self.note_end(&completion);
+            if !self.handle_sent(&completion) {
+                self.stash.push_back(completion);
+            }
+        }
+    }
+
+    /// Deals with completions until the batch is full.
+    fn handle_completions(&mut self, batch: &mut Vec<Train>, limit: usize) {
+        while batch.len() < limit {
+            if let Some(completion) = self.stash.pop_front() {
+                self.handle_received(&completion, batch);
+            } else if let Some(completion) = self.ring.next_completion() {
+                self.note_end(&completion);
+                if !self.handle_sent(&completion) {
+                    self.handle_received(&completion, batch);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Notes that an operation has ended, as soon as its last completion is seen.
+    fn note_end(&mut self, completion: &Completion) {
+        if completion.more() {
+            return;
+        }
+        match completion.op {
+            Op::Receive { socket, generation } => {
+                if let Some(Some(socket)) = self.sockets.get_mut(usize::from(socket))
+                    && socket.generation == generation
+                {
+                    socket.armed = false;
+                }
+            }
+            Op::Read => {
+                if let Some(inside) = &mut self.memories.inside {
+                    inside.armed = false;
+                }
+            }
+            Op::Wake => self.waker_armed = false,
+            Op::Send { .. } | Op::Held { .. } | Op::Write | Op::Cancel => {}
+        }
+    }
+
+    /// Deals with a completion of what goes out. `false` if it is of something else.
+    fn handle_sent(&mut self, completion: &Completion) -> bool {
+        match completion.op {
+            Op::Send { slot } => {
+                if let Some(error) = completion.error() {
+                    self.sends.failed(slot, error);
+                }
+            }
+            Op::Held { slot } => self.held_completed(slot, completion),
+            Op::Write => {
+                if completion.error().is_some() {
+                    self.sends.write_failed();
+                }
+            }
+            Op::Cancel => {}
+            Op::Receive { .. } | Op::Read | Op::Wake => return false,
+        }
+        true
+    }
+
+    fn handle_received(&mut self, completion: &Completion, batch: &mut Vec<Train>) {
+        match completion.op {
+            Op::Receive { socket, generation } => self.handle_datagrams(socket, generation, completion, batch),
+            Op::Read => self.handle_packet(completion, batch),
+            Op::Wake => {
+                self.waker.rearm();
+                self.woken = true;
+            }
+            Op::Send { .. } | Op::Held { .. } | Op::Write | Op::Cancel => {}
+        }
+    }
+
+    fn handle_datagrams(&mut self, number: u16, generation: u32, completion: &Completion, batch: &mut Vec<Train>) {
+        let buffer = completion.buffer().map(|index| self.memories.outside.take(index));
+        let socket = self.sockets.get_mut(usize::from(number)).and_then(Option::as_mut);
+        let Some(socket) = socket.filter(|socket| socket.generation == generation) else {
+            // The last words of a socket that is gone.
+            if let Some(buffer) = buffer {
+                self.memories.outside.give(buffer);
+                self.memories.outside.publish();
+            }
+            return;
+        };
+        if let Some(error) = completion.error() {
+            socket.failures = socket.failures.saturating_add(1);
+            if error == libc::ENOBUFS {
+                self.counters.starved += 1;
+                // A burst ends the receives of many sockets at once; that is one shortage.
+                if !std::mem::replace(&mut self.grown, true) {
+                    self.memories.outside.grow();
+                }
+                socket.failures = 0;
+            }
+        } else {
+            socket.failures = 0;
+        }
+        let failures = socket.failures;
+        if !completion.more() {
+            self.start_later(Receiver::Socket(number), failures);
+        }
+        let Some(buffer) = buffer else { return };
+        let heading: Option<&[u8; HEADING_BYTES]> =
+            self.memories.outside.bytes(&buffer, 0..HEADING_BYTES).first_chunk();
+        let filled = usize::try_from(completion.result).unwrap_or(0);
+        let Some(received) = heading.and_then(|heading| udp::parse(heading, filled)) else {
+            self.counters.drops_truncated += 1;
+            self.memories.outside.give(buffer);
+            self.memories.outside.publish();
+            return;
+        };
+        self.counters.trains_in += 1;
+        self.counters.datagrams_in += received.length.div_ceil(received.segment_bytes).max(1) as u64;
+        self.counters.bytes_in += received.length as u64;
+        batch.push(Train {
+            engine: self.id,
+            buffer,
+            offset: HEADING_BYTES as u32,
+            length: received.length as u32,
+            segment_bytes: received.segment_bytes as u32,
+            origin: Origin::Outside(Endpoint {
+                socket: SocketId(number),
+                remote: received.remote,
+                local: received.local,
+            }),
+            tos: received.tos,
+            #[cfg(debug_assertions)]
+            leash: self.leash(),
+        });
+    }
+
+    fn handle_packet(&mut self, completion: &Completion, batch: &mut Vec<Train>) {
+        let Some(inside) = &mut self.memories.inside else { return };
+        let buffer = completion.buffer().map(|index| inside.pool.take(index));
+        match completion.error() {
+            None => inside.failures = 0,
+            Some(libc::ENOBUFS) => {
+                self.counters.starved += 1;
+                inside.pool.grow();
+            }
+            // Not every device can do it: go on with a read for each packet.
+            Some(libc::EINVAL | libc::EBADFD | libc::EOPNOTSUPP) if inside.multishot => inside.multishot = false,
+            Some(_) => inside.failures = inside.failures.saturating_add(1),
+        }
+        let failures = inside.failures;
+        let length = usize::try_from(completion.result).unwrap_or(0);
+        let buffer = match buffer {
+            Some(buffer) if length == 0 => {
+                inside.pool.give(buffer);
+                inside.pool.publish();
+                None
+            }
+            other => other,
+        };
+        if !completion.more() {
+            self.start_later(Receiver::Inside, failures);
+        }
+        let Some(buffer) = buffer else { return };
+        self.counters.inside_in += 1;
+        batch.push(Train {
+            engine: self.id,
+            buffer,
+            offset: 0,
+            length: length as u32,
+            segment_bytes: length as u32,
+            origin: Origin::Inside,
+            tos: 0,
+            #[cfg(debug_assertions)]
+            leash: self.leash(),
+        });
+    }
+
+    /// Notes a receiver to be started, now or, after too many failures, in a while.
+    pub(crate) fn start_later(&mut self, receiver: Receiver, failures: u8) {
+        if failures < FAILURES_MAX {
+            self.idle.push(receiver);
+        } else {
+            self.quiet.push(receiver);
+            self.quiet_until.get_or_insert_with(|| Instant::now() + QUIET_TIME);
+        }
+    }
+
+    /// Starts the receivers that are idle, as far as there are buffers for them: a receive that finds none ends at once.
+    pub(crate) fn start_receivers(&mut self) -> io::Result<()> {
+        if !self.waker_armed {
+            let poll = Pointless::Poll(self.ring.file_of_waker());
+            self.post_pointless(Op::Wake, poll)?;
+            self.waker_armed = true;
+        }
+        if self.idle.is_empty() {
+            return Ok(());
+        }
+        let mut idle = std::mem::take(&mut self.idle);
+        let mut starved = std::mem::take(&mut self.starved_receivers);
+        for receiver in idle.drain(..) {
+            match receiver {
+                Receiver::Socket(number) => {
+                    let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { continue };
+                    if socket.armed {
+                        continue;
+                    }
+                    if self.memories.outside.available() == 0 {
+                        starved.push(receiver);
+                        continue;
+                    }
+                    socket.armed = true;
+                    let generation = socket.generation;
+                    self.post_receive(number, generation)?;
+                }
+                Receiver::Inside => {
+                    let Some(inside) = &mut self.memories.inside else { continue };
+                    if inside.armed {
+                        continue;
+                    }
+                    if inside.pool.available() == 0 {
+                        starved.push(receiver);
+                        continue;
+                    }
+                    inside.armed = true;
+                    let multishot = inside.multishot;
+                    self.post_read(multishot)?;
+                }
+            }
+        }
+        // What found no buffer is tried again when a flush has given some back.
+        self.idle = starved;
+        self.starved_receivers = idle;
+        Ok(())
+    }
+
+    /// Looks after held sends and receivers that were left alone. Returns when to look again, if there is need to.
+    fn do_chores(&mut self) -> io::Result<Option<Duration>> {
+        if self.held.is_empty() && self.quiet_until.is_none() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let mut next = None;
+        if let Some(until) = self.quiet_until {
+            if now >= until {
+                self.quiet_until = None;
+                self.idle.append(&mut self.quiet);
+            } else {
+                next = Some(until - now);
+            }
+        }
+        if !self.held.is_empty() {
+            self.counters.drops_send_full += self.held.drop_late(now);
+            while let Some(slot) = self.held.next_late(now) {
+                self.post_pointless(Op::Cancel, Pointless::CancelOp(Op::Held { slot }))?;
+            }
+            self.start_held()?;
+            next = Some(next.map_or(HELD_INTERVAL, |next: Duration| next.min(HELD_INTERVAL)));
+        }
+        Ok(next)
+    }
+
+    /// The memory a train lies in.
+    pub(crate) fn memory_of(train: &Train) -> Memory {
+        match train.origin {
+            Origin::Outside(_) => Memory::Outside(train.buffer.index()),
+            Origin::Inside => Memory::Inside(train.buffer.index()),
+        }
+    }
+}
