@@ -1,0 +1,346 @@
+//! The responder's side of handshakes, built so that strangers cost nothing. In this order:
+//!
+//! 1. the token's MAC: without it, silence;
+//! 2. repetitions of what is under way are answered from what is there;
+//! 3. the cookie: an address that has not proven itself gets one, and nothing is remembered of it;
+//! 4. a place in a bounded table, for five seconds;
+//! 5. only then the curve, on another thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mesh_wire::cookie::CookieReply;
+use mesh_wire::handshake::{self, Final, Init, Kind, Response};
+use mesh_wire::message::Message;
+use mesh_wire::notice::{ErrorReason, ErrorReply};
+use mesh_wire::route::Route;
+use rand::Rng;
+
+use super::links::Link;
+use super::timers::Timer;
+use super::{Reply, Transfer};
+use crate::drops::DropReason;
+use crate::seam::{Endpoint, Moment, SocketId};
+use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::handshake::{Kind as SessionKind, Params, Responder, ResponderAnswered, ResponderFinished};
+use crate::session::jobs::{Done, Job, Outcome};
+use crate::session::mac;
+
+/// How long a handshake may take, and a finished one is remembered.
+pub(super) const HANDSHAKE_LIFE: Duration = Duration::from_secs(5);
+
+/// Handshakes under way with one endpoint: one, and one more when its gateway has started anew.
+const PER_ENDPOINT_MAX: usize = 2;
+/// In one namespace: what its members can do to each other.
+pub(super) const PER_NAMESPACE_MAX: usize = 1024;
+/// In all. A handshake is about 2 KiB.
+const HANDSHAKES_MAX: usize = 4096;
+/// Jobs not yet fetched.
+const JOBS_MAX: usize = HANDSHAKES_MAX;
+/// Times that a repeated final is answered.
+const REPEATS_MAX: u8 = 8;
+
+/// Features of this transfer: none needs a name yet.
+const FEATURES: u32 = 0;
+
+/// The handshakes under way.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    by_index: BTreeMap<u32, Handshake>,
+    by_endpoint: BTreeSet<([u8; 20], u32)>,
+    /// Counts the jobs: the low half of their ids.
+    jobs: u32,
+}
+
+#[derive(Debug)]
+struct Handshake {
+    endpoint: Endpoint,
+    /// The initiator's index.
+    peer_index: u32,
+    /// Tells a repetition of the init.
+    init_mac1: [u8; 16],
+    ends: Moment,
+    /// The job that is out.
+    job: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The response is being made.
+    Answering,
+    /// The response went out.
+    Answered { response: Vec<u8>, responder: Responder },
+    /// The final is being read.
+    Finishing { final_mac1: [u8; 16] },
+    /// Done: there is a link of the same index.
+    Finished { final_mac1: [u8; 16], answer: Option<Vec<u8>>, repeats: u8 },
+}
+
+impl Handshakes {
+    pub(super) fn len(&self) -> usize {
+        self.by_index.len()
+    }
+
+    pub(super) fn contains(&self, index: u32) -> bool {
+        self.by_index.contains_key(&index)
+    }
+
+    /// Handshakes with an endpoint, the oldest first.
+    fn of_endpoint(&self, endpoint: &Endpoint) -> Vec<u32> {
+        let key = mac::endpoint_bytes(endpoint);
+        let mut indexes: Vec<u32> =
+            self.by_endpoint.range((key, 0)..=(key, u32::MAX)).map(|&(_, index)| index).collect();
+        indexes.sort_by_key(|index| self.by_index.get(index).map(|handshake| handshake.ends));
+        indexes
+    }
+
+    fn next_job(&mut self, index: u32) -> u64 {
+        self.jobs = self.jobs.wrapping_add(1);
+        u64::from(index) << 32 | u64::from(self.jobs)
+    }
+}
+
+/// Chooses a cipher for a Hello and makes the Welcome.
+fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
+    let Ok(Some(Message::Hello { ciphers, features })) = Message::decode(hello) else {
+        return None;
+    };
+    let cipher = ours.choose(CipherSet::from_bits(ciphers))?;
+    let welcome = Message::Welcome { cipher: cipher.bit(), features: features & FEATURES };
+    Some((welcome.to_vec(), cipher))
+}
+
+impl Transfer {
+    /// Takes a HandshakeInit that is for us.
+    pub(super) fn receive_init(
+        &mut self,
+        now: Moment,
+        from: Endpoint,
+        datagram: &[u8],
+        reply: &mut Reply<'_, '_>,
+    ) -> Result<(), DropReason> {
+        let init = Init::parse(datagram).map_err(super::too_short_or_malformed)?;
+        let space = self.spaces.get(from.socket).ok_or(DropReason::UnknownSocket)?;
+        if !mac::verify_mac1(&space.keys, Init::mac1_input(datagram), &init.mac1) {
+            return Err(DropReason::WrongToken);
+        }
+        if init.kind != Kind::GatewayToTransfer {
+            return Err(DropReason::UnexpectedType);
+        }
+
+        let under_way = self.handshakes.of_endpoint(&from);
+        for index in &under_way {
+            let Some(handshake) = self.handshakes.by_index.get(index) else { continue };
+            if handshake.init_mac1 != init.mac1 {
+                continue;
+            }
+            return match &handshake.state {
+                State::Answered { response, .. } => reply.send(from, response),
+                State::Answering | State::Finishing { .. } | State::Finished { .. } => Err(DropReason::Duplicate),
+            };
+        }
+
+        let registered_there = space.slots.get(init.route.source).is_some_and(|(_, at)| at.remote == from.remote);
+        let bytes = mac::endpoint_bytes(&from);
+        let rng = &mut self.rng;
+        self.cookies.refresh(now, || super::random(rng));
+        if !registered_there && !self.cookies.verify(&bytes, Init::mac2_input(datagram), &init.mac2) {
+            let nonce = super::random(&mut self.rng);
+            let sealed = self.cookies.cookie(&bytes).seal(&space.keys, nonce, &init.mac1);
+            let cookie = CookieReply { route: Route::DIRECT, receiver_index: init.sender_index, nonce, sealed };
+            reply.send(from, &cookie.emit())?;
+            self.counters.cookies_sent += 1;
+            return Err(if init.mac2 == [0; 16] { DropReason::NoCookie } else { DropReason::WrongCookie });
+        }
+
+        let keys = space.keys.clone();
+        if under_way.len() >= PER_ENDPOINT_MAX {
+            // What the other thread is working on stays: replacing it would let one address order any amount of work.
+            let replaceable = |index: &&u32| {
+                self.handshakes.by_index.get(index).is_some_and(|handshake| match handshake.state {
+                    State::Answering | State::Finishing { .. } => false,
+                    State::Answered { .. } | State::Finished { .. } => true,
+                })
+            };
+            let oldest = *under_way.iter().find(replaceable).ok_or(DropReason::Busy)?;
+            self.forget_handshake(oldest);
+        }
+        let in_namespace = self.spaces.get(from.socket).map_or(0, |space| space.handshakes);
+        if self.handshakes.len() >= HANDSHAKES_MAX || in_namespace >= PER_NAMESPACE_MAX || self.jobs.len() >= JOBS_MAX {
+            if self.errors.take(now)
+                && let Some(busy) = ErrorReply::to(ErrorReason::Busy, datagram)
+            {
+                reply.send(from, &busy.emit())?;
+            }
+            return Err(DropReason::Busy);
+        }
+
+        let index = self.new_index();
+        let job = self.handshakes.next_job(index);
+        let params = Params::new(SessionKind::GatewayToTransfer, &keys, &self.static_key, super::random(&mut self.rng));
+        self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), CipherSet::fast(), choose));
+        let ends = now + HANDSHAKE_LIFE;
+        self.timers.set(ends, Timer::Handshake(index));
+        self.handshakes.by_endpoint.insert((bytes, index));
+        self.handshakes.by_index.insert(
+            index,
+            Handshake {
+                endpoint: from,
+                peer_index: init.sender_index,
+                init_mac1: init.mac1,
+                ends,
+                job,
+                state: State::Answering,
+            },
+        );
+        if let Some(space) = self.spaces.get_mut(from.socket) {
+            space.handshakes += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a HandshakeFinal that is for us.
+    pub(super) fn receive_final(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        reply: &mut Reply<'_, '_>,
+    ) -> Result<(), DropReason> {
+        let last = Final::parse(datagram).map_err(super::too_short_or_malformed)?;
+        let space = self.spaces.get(from.socket).ok_or(DropReason::UnknownSocket)?;
+        if !mac::verify_mac1(&space.keys, handshake::mac1_input(datagram), &last.mac1) {
+            return Err(DropReason::WrongToken);
+        }
+        let index = last.receiver_index;
+        let job = self.handshakes.next_job(index);
+        let handshake = self.handshakes.by_index.get_mut(&index).ok_or(DropReason::UnknownHandshake)?;
+        if handshake.endpoint.socket != from.socket || handshake.endpoint.remote != from.remote {
+            return Err(DropReason::WrongEndpoint);
+        }
+        match &mut handshake.state {
+            State::Answering => return Err(DropReason::UnknownHandshake),
+            State::Finishing { .. } => return Err(DropReason::Duplicate),
+            State::Finished { final_mac1, answer, repeats } => {
+                let (Some(answer), true) = (answer, *final_mac1 == last.mac1 && *repeats < REPEATS_MAX) else {
+                    return Err(DropReason::Duplicate);
+                };
+                *repeats += 1;
+                return reply.send(from, answer);
+            }
+            State::Answered { .. } => {}
+        }
+        let finishing = State::Finishing { final_mac1: last.mac1 };
+        if let State::Answered { responder, .. } = std::mem::replace(&mut handshake.state, finishing) {
+            handshake.job = job;
+            self.jobs.push_back(Job::responder_finish(job, responder, last.noise.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Takes what the other thread made of a handshake.
+    pub(super) fn handshake_done(&mut self, now: Moment, done: Done) {
+        let index = u32::try_from(done.id >> 32).expect("the upper half of 64 bits");
+        let Some(handshake) = self.handshakes.by_index.get_mut(&index).filter(|handshake| handshake.job == done.id)
+        else {
+            // It took longer than the handshake's life.
+            self.drops.count(DropReason::UnknownHandshake);
+            return;
+        };
+        match done.outcome {
+            Outcome::ResponderAnswered(ResponderAnswered { noise, responder, .. }) => {
+                let endpoint = handshake.endpoint;
+                let Some(space) = self.spaces.get(endpoint.socket) else { return };
+                let mut response = Vec::new();
+                Response::emit(
+                    &mut response,
+                    &Route::DIRECT,
+                    index,
+                    handshake.peer_index,
+                    Kind::GatewayToTransfer,
+                    &noise,
+                    |bytes| mac::mac1(&space.keys, bytes),
+                );
+                handshake.state = State::Answered { response: response.clone(), responder };
+                self.queue(endpoint, response);
+            }
+            Outcome::ResponderFinished(finished) => self.handshake_finished(now, index, &finished),
+            Outcome::Failed { .. } => {
+                self.forget_handshake(index);
+                self.drops.count(DropReason::HandshakeFailed);
+            }
+            Outcome::InitiatorStarted { .. } | Outcome::InitiatorFinished(_) => {
+                unreachable!("a transfer begins no handshakes")
+            }
+        }
+    }
+
+    fn handshake_finished(&mut self, now: Moment, index: u32, finished: &ResponderFinished) {
+        let Some(handshake) = self.handshakes.by_index.get_mut(&index) else { return };
+        let State::Finishing { final_mac1 } = handshake.state else { return };
+        let Ok(Some(Message::Register { request, boot, ip4, name, ticket })) = Message::decode(&finished.payload)
+        else {
+            self.forget_handshake(index);
+            self.drops.count(DropReason::HandshakeFailed);
+            return;
+        };
+        self.timers.cancel(handshake.ends, Timer::Handshake(index));
+        handshake.ends = now + HANDSHAKE_LIFE;
+        self.timers.set(handshake.ends, Timer::Handshake(index));
+        handshake.state = State::Finished { final_mac1, answer: None, repeats: 0 };
+
+        let ends = now + HANDSHAKE_LIFE;
+        let keys = finished.split.keys(finished.cipher);
+        let link = Link::new(finished.remote, handshake.endpoint, handshake.peer_index, keys, ends);
+        self.links.insert(index, link);
+        self.timers.set(ends, Timer::Link(index));
+        self.counters.handshakes += 1;
+        self.register(now, index, request, boot, ip4, name, &ticket);
+    }
+
+    /// Answers a registration; a repetition of the final that brought it will be answered with the same bytes.
+    pub(super) fn answer_registration(&mut self, index: u32, message: &Message) {
+        let Some(link) = self.links.get_mut(&index) else { return };
+        let Some(sealed) = link.seal(message) else { return };
+        let to = link.endpoint;
+        if let Some(handshake) = self.handshakes.by_index.get_mut(&index)
+            && let State::Finished { answer, .. } = &mut handshake.state
+        {
+            *answer = Some(sealed.clone());
+        }
+        self.queue(to, sealed);
+    }
+
+    /// Forgets a handshake, whatever its state.
+    pub(super) fn forget_handshake(&mut self, index: u32) {
+        let Some(handshake) = self.handshakes.by_index.remove(&index) else { return };
+        self.handshakes.by_endpoint.remove(&(mac::endpoint_bytes(&handshake.endpoint), index));
+        self.timers.cancel(handshake.ends, Timer::Handshake(index));
+        if let Some(space) = self.spaces.get_mut(handshake.endpoint.socket) {
+            space.handshakes -= 1;
+        }
+    }
+
+    /// Forgets all handshakes of a socket.
+    pub(super) fn forget_handshakes_of(&mut self, socket: SocketId) {
+        let mut indexes = Vec::new();
+        for (&index, handshake) in &self.handshakes.by_index {
+            if handshake.endpoint.socket == socket {
+                indexes.push(index);
+            }
+        }
+        for index in indexes {
+            self.forget_handshake(index);
+        }
+    }
+
+    /// An index that no handshake and no link has; never zero.
+    fn new_index(&mut self) -> u32 {
+        loop {
+            let index = self.rng.next_u32();
+            if index != 0 && !self.handshakes.contains(index) && !self.links.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Links: the control sessions with gateways, one for each finished handshake.
+
+use mesh_wire::message::Message;
+use mesh_wire::route::{Route, Slot};
+use mesh_wire::sealed::{HEADER_BYTES, SealedHeader};
+use mesh_wire::{TAG_BYTES, frame::FrameType};
+
+use super::limits::Bucket;
+use crate::drops::DropReason;
+use crate::seam::{Endpoint, Moment};
+use crate::session::PublicKey;
+use crate::session::aead::RawKeys;
+use crate::session::replay::SmallWindow;
+
+/// Control messages each second from one gateway, and at once. A gateway that joins looks up whom it talks to.
+const MESSAGES_PER_SECOND: u32 = 200;
+const MESSAGES_BURST: u32 = 1000;
+
+/// Most messages under one key, far beyond what a session sends between two rekeys.
+const COUNTER_MAX: u64 = 1 << 28;
+
+/// A control session. Keys are kept as they were derived and expanded for each message: links are many and mostly quiet.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Who is at the other end.
+    pub(super) key: PublicKey,
+    /// Where it proved itself; its socket stands for the namespace.
+    pub(super) endpoint: Endpoint,
+    /// The slot of the member this link serves; [`Slot::NONE`] while it serves none.
+    pub(super) slot: Slot,
+    /// When it ends, unless a member holds it.
+    pub(super) ends: Option<Moment>,
+    /// What the other side may still ask.
+    pub(super) rate: Bucket,
+    peer_index: u32,
+    keys: RawKeys,
+    window: SmallWindow,
+    sent: u64,
+}
+
+/// A control message that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The message; `None`: of a kind that is not known.
+    pub(super) message: Option<Message>,
+    /// No later one was opened before.
+    pub(super) newest: bool,
+}
+
+impl Link {
+    pub(super) fn new(key: PublicKey, endpoint: Endpoint, peer_index: u32, keys: RawKeys, ends: Moment) -> Self {
+        Self {
+            key,
+            endpoint,
+            slot: Slot::NONE,
+            ends: Some(ends),
+            rate: Bucket::new(MESSAGES_PER_SECOND, MESSAGES_BURST),
+            peer_index,
+            keys,
+            window: SmallWindow::new(),
+            sent: 0,
+        }
+    }
+
+    /// Seals a message, or `None` when the keys are used up.
+    pub(super) fn seal(&mut self, message: &Message) -> Option<Vec<u8>> {
+        if self.sent >= COUNTER_MAX {
+            return None;
+        }
+        let counter = self.sent;
+        self.sent += 1;
+        let header = SealedHeader {
+            frame: FrameType::Control,
+            flags: 0,
+            route: Route::DIRECT,
+            receiver_index: self.peer_index,
+            counter,
+        }
+        .emit();
+        let mut datagram = Vec::with_capacity(256);
+        datagram.extend_from_slice(&header);
+        message.encode(&mut datagram);
+        let tag = self.keys.seal(counter, &header, &mut datagram[HEADER_BYTES..]);
+        datagram.extend_from_slice(&tag);
+        Some(datagram)
+    }
+
+    /// Opens a control frame, in place.
+    pub(super) fn open(&mut self, header: &SealedHeader, datagram: &mut [u8]) -> Result<Opened, DropReason> {
+        self.window.check(header.counter).map_err(|_| DropReason::Replayed)?;
+        debug_assert!(datagram.len() >= HEADER_BYTES + TAG_BYTES, "`SealedHeader::parse` saw to it");
+        let (associated, body) = datagram.split_at_mut(HEADER_BYTES);
+        let length = self.keys.open(header.counter, associated, body).map_err(|_| DropReason::NotAuthentic)?;
+        let newest = header.counter >= self.window.next();
+        self.window.commit(header.counter);
+        let message = Message::decode(&body[..length]).map_err(|_| DropReason::Malformed)?;
+        Ok(Opened { message, newest })
+    }
+}

@@ -1,0 +1,91 @@
+//! The slot table: all that the forwarding path reads.
+//!
+//! It holds who may send from where, and nothing secret, so that it can be mirrored elsewhere by updates.
+
+use std::collections::VecDeque;
+
+use mesh_wire::route::Slot;
+use rand::Rng;
+use rand_chacha::ChaCha12Rng;
+
+use crate::seam::Endpoint;
+
+/// Most slots of a namespace: index 0 is nobody's.
+pub(super) const SLOTS_MAX: usize = 65_535;
+
+/// One place of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Where the holder proved itself; `None`: the place is vacant.
+    pub(super) endpoint: Option<Endpoint>,
+    /// Which holder of this place.
+    pub(super) generation: u16,
+    /// Datagrams forwarded from here.
+    pub(super) datagrams: u64,
+    /// Bytes of those, UDP payload only.
+    pub(super) bytes: u64,
+}
+
+/// The places of one namespace. An empty table holds no memory.
+#[derive(Debug, Default)]
+pub(super) struct SlotTable {
+    /// By index less one.
+    places: Vec<Place>,
+    /// Vacant indexes. First in, first out: a place rests as long as possible before it is used again.
+    vacant: VecDeque<u32>,
+}
+
+impl SlotTable {
+    /// The place of `slot`, where that generation holds it.
+    pub(super) fn get(&self, slot: Slot) -> Option<(&Place, &Endpoint)> {
+        let place = self.places.get((slot.index as usize).wrapping_sub(1))?;
+        let endpoint = place.endpoint.as_ref()?;
+        (place.generation == slot.generation).then_some((place, endpoint))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Place> {
+        let place = self.places.get_mut((slot.index as usize).wrapping_sub(1))?;
+        (place.endpoint.is_some() && place.generation == slot.generation).then_some(place)
+    }
+
+    /// Takes a vacant place for `endpoint`, or `None` when all are held. A place used for the first time starts with a random
+    /// generation, so that slots of an earlier start of the transfer are not taken for those of this one.
+    pub(super) fn take(&mut self, endpoint: Endpoint, rng: &mut ChaCha12Rng) -> Option<Slot> {
+        let index = match self.vacant.pop_front() {
+            Some(index) => index,
+            None if self.places.len() < SLOTS_MAX => {
+                let generation = (rng.next_u32() >> 16) as u16;
+                self.places.push(Place { endpoint: None, generation, datagrams: 0, bytes: 0 });
+                u32::try_from(self.places.len()).expect("at most SLOTS_MAX")
+            }
+            None => return None,
+        };
+        let place = &mut self.places[index as usize - 1];
+        *place =
+            Place { endpoint: Some(endpoint), generation: place.generation.wrapping_add(1), datagrams: 0, bytes: 0 };
+        Some(Slot { index, generation: place.generation })
+    }
+
+    /// Gives a held place its next generation: what is sent to or from the old one is not forwarded any more.
+    pub(super) fn renew(&mut self, slot: Slot) -> Option<Slot> {
+        let place = self.get_mut(slot)?;
+        place.generation = place.generation.wrapping_add(1);
+        Some(Slot { index: slot.index, generation: place.generation })
+    }
+
+    /// Lets the holder's endpoint be `endpoint`.
+    pub(super) fn move_to(&mut self, slot: Slot, endpoint: Endpoint) {
+        if let Some(place) = self.get_mut(slot) {
+            place.endpoint = Some(endpoint);
+        }
+    }
+
+    /// Frees a place.
+    pub(super) fn free(&mut self, slot: Slot) {
+        if let Some(place) = self.get_mut(slot) {
+            place.endpoint = None;
+            self.vacant.push_back(slot.index);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The transfer against gateways made of nothing but the wire and the session module.
+
+mod bounds;
+mod forwarding;
+mod handshakes;
+mod lookups;
+mod registration;
+mod world;
