@@ -27,8 +27,9 @@ pub struct Wiretap {
     pub bytes: u64,
     /// Longest datagram that is not data, in bytes of UDP payload.
     pub control_bytes_max: usize,
-    /// Most control datagrams' bytes are of interest per node: UDP payload bytes of control sent.
+    /// UDP payload bytes of all that is not data.
     pub control_bytes: u64,
+    frames: [u64; 16],
     recording: bool,
     seen: Vec<Seen>,
 }
@@ -37,6 +38,11 @@ impl Wiretap {
     /// Keeps every datagram from here on.
     pub fn record(&mut self) {
         self.recording = true;
+    }
+
+    /// How many frames of a type were sent.
+    pub fn count(&self, frame: FrameType) -> u64 {
+        self.frames[usize::from(frame as u8)]
     }
 
     /// What was kept, oldest first.
@@ -52,8 +58,14 @@ impl Wiretap {
     pub(crate) fn note(&mut self, at: Moment, from: SocketAddr, to: SocketAddr, bytes: &[u8], ip_bytes: usize) {
         self.datagrams += 1;
         self.bytes += ip_bytes as u64;
-        let data = matches!(bytes.first().map(|first| classify(*first)), Some(FirstByte::Frame(FrameType::Data)));
-        if !data {
+        let frame = match bytes.first().map(|first| classify(*first)) {
+            Some(FirstByte::Frame(frame)) => Some(frame),
+            _ => None,
+        };
+        if let Some(frame) = frame {
+            self.frames[usize::from(frame as u8)] += 1;
+        }
+        if frame != Some(FrameType::Data) {
             self.control_bytes_max = self.control_bytes_max.max(bytes.len());
             self.control_bytes += bytes.len() as u64;
         }

@@ -155,7 +155,14 @@ impl World {
         self.add(Machine::Gateway(gateway), address, &[address.port()], link, transfer_name.to_owned())
     }
 
-    fn add(&mut self, machine: Machine, address: SocketAddr, ports: &[u16], link: Link, transfer_name: String) -> NodeId {
+    fn add(
+        &mut self,
+        machine: Machine,
+        address: SocketAddr,
+        ports: &[u16],
+        link: Link,
+        transfer_name: String,
+    ) -> NodeId {
         let id = NodeId(self.members.len());
         self.members.push(Member {
             machine,
@@ -274,14 +281,23 @@ impl World {
     }
 
     /// Pings from behind one gateway and waits, at most `timeout`. The time it took, or `None`.
-    pub fn ping(&mut self, from: NodeId, source: Ipv4Addr, to: Ipv4Addr, sequence: u16, timeout: Duration) -> Option<Duration> {
+    pub fn ping(
+        &mut self,
+        from: NodeId,
+        source: Ipv4Addr,
+        to: Ipv4Addr,
+        sequence: u16,
+        timeout: Duration,
+    ) -> Option<Duration> {
         let start = self.now;
         self.send_inside(from, &host::echo_request(source, to, sequence, 56));
         let end = start + timeout;
         loop {
-            let answered = self.members[from.0].delivered.iter().rev().find(|(at, packet)| {
-                *at >= start && host::read(packet) == Inner::EchoReply { from: to, sequence }
-            });
+            let answered = self.members[from.0]
+                .delivered
+                .iter()
+                .rev()
+                .find(|(at, packet)| *at >= start && host::read(packet) == Inner::EchoReply { from: to, sequence });
             if let Some((at, _)) = answered {
                 return Some(at.since(start));
             }
@@ -316,11 +332,7 @@ impl World {
             Event::Arrive { to, socket, from, mut bytes } => {
                 let endpoint = Endpoint { socket, remote: from, local: None };
                 let mut train = self.gather(to, socket, from, &mut bytes);
-                let arrival = Arrival {
-                    origin: Origin::Outside(endpoint),
-                    segment_bytes: train.segment_bytes,
-                    tos: 0,
-                };
+                let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes: train.segment_bytes, tos: 0 };
                 self.handle(to, &arrival, &mut train.bytes);
             }
             Event::Inside { node, life, packet } => {

@@ -54,10 +54,16 @@ pub(crate) fn gateway_address(number: usize) -> SocketAddr {
     SocketAddr::from(([198, 51, high, low], 40_000))
 }
 
-pub(crate) fn new_transfer(world: &mut World, state: &TransferState, ports: &[u16], token: &StretchedToken) -> Transfer {
+pub(crate) fn new_transfer(
+    world: &mut World,
+    state: &TransferState,
+    ports: &[u16],
+    token: &StretchedToken,
+) -> Transfer {
     let seed = world.random();
     let boot = u64::from_le_bytes(world.random()[..8].try_into().unwrap());
-    let config = TransferConfig { static_key: StaticKey::from_seed(state.key), boot, ticket_key: state.ticket_key, seed };
+    let config =
+        TransferConfig { static_key: StaticKey::from_seed(state.key), boot, ticket_key: state.ticket_key, seed };
     let mut transfer = Transfer::new(config, world.now());
     for (number, port) in ports.iter().enumerate() {
         let socket = SocketId(u16::try_from(number).unwrap());
@@ -81,10 +87,9 @@ pub(crate) fn new_gateway(
         static_key: StaticKey::from_seed(identity.key),
         boot,
         keys: NamespaceKeys::derive(token, port, None),
-        namespace: port,
         name: String::new(),
         sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None },
-        outer: OuterSize::Assumed,
+        outer_bytes: OuterSize::Assumed,
         pinned_transfer_key: None,
         seed,
     };
@@ -128,7 +133,13 @@ impl Mesh {
     }
 
     /// Pings every 100 ms until one is answered; how long that took since `start`.
-    pub(crate) fn ping_until_answered(&mut self, from: usize, to: usize, start: Moment, limit: Duration) -> Option<Duration> {
+    pub(crate) fn ping_until_answered(
+        &mut self,
+        from: usize,
+        to: usize,
+        start: Moment,
+        limit: Duration,
+    ) -> Option<Duration> {
         let mut sequence = 1000;
         while self.world.now().since(start) < limit {
             sequence += 1;

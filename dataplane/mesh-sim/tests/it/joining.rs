@@ -17,10 +17,10 @@ fn first_ping_is_answered_within_a_second_on_clean_links() {
         let mut mesh = Mesh::new(seed, 2, Link::CLEAN);
         mesh.settle();
         let first = mesh.ping(0, 1, 1, SECOND).expect("an answer to the first ping");
-        // Lookup, init and response, final with data, the answer: four round trips of 20 ms through the relay, and some work.
-        assert!(first < Duration::from_millis(100), "the first ping took {first:?}");
+        // A lookup takes 20 ms, init and response 40, data behind the final and its answer 40; and some work.
+        assert!(first < Duration::from_millis(105), "the first ping took {first:?}");
         let second = mesh.ping(1, 0, 2, SECOND).expect("an answer the other way");
-        assert!(second < Duration::from_millis(25), "a later ping took {second:?}");
+        assert!(second < Duration::from_millis(41), "a later ping took {second:?}");
     });
 }
 
@@ -29,10 +29,10 @@ fn pings_pass_on_rough_links() {
     seeds::each(100, |seed| {
         let mut mesh = Mesh::new(seed, 3, Link::ROUGH);
         mesh.world.run_for(5 * SECOND);
-        let start = mesh.world.now();
-        mesh.ping_until_answered(0, 1, start, 5 * SECOND).expect("an answer in spite of loss");
-        let answered = (0..100).filter(|n| mesh.ping(1, 0, *n, SECOND / 5).is_some()).count();
-        // Four crossings of 3 % loss each way: 78 % of pings come back on average.
+        let first = (0..5).any(|n| mesh.ping(0, 1, n, SECOND).is_some());
+        assert!(first, "an answer in spite of loss");
+        let answered = (10..110).filter(|n| mesh.ping(1, 0, *n, SECOND / 2).is_some()).count();
+        // Eight crossings of 3 % loss: 78 % of pings come back on average.
         assert!(answered > 55, "only {answered} of 100 pings were answered");
     });
 }
@@ -48,8 +48,10 @@ fn both_sides_first_at_once_lose_nothing() {
         mesh.world.run_for(SECOND);
         for (node, from, sequence) in [(a, ip(1), 7), (b, ip(0), 8)] {
             let delivered = mesh.world.take_delivered(node);
-            let replies =
-                delivered.iter().filter(|(_, packet)| host::read(packet) == Inner::EchoReply { from, sequence }).count();
+            let replies = delivered
+                .iter()
+                .filter(|(_, packet)| host::read(packet) == Inner::EchoReply { from, sequence })
+                .count();
             assert_eq!(replies, 1, "the reply to {sequence} arrives, once");
         }
     });
@@ -138,7 +140,8 @@ fn wrong_token_gets_silence_and_is_said_once() {
         let answers = mesh.world.wiretap.seen().iter().filter(|seen| seen.to == address).count();
         assert!(tries >= 3, "it keeps trying: {tries}");
         assert_eq!(answers, 0, "not one byte answers a wrong token");
-        let silent = |events: &[(_, Event)]| events.iter().filter(|(_, e)| matches!(e, Event::TransferSilent)).count();
+        let silent =
+            |events: &[(_, Event)]| events.iter().filter(|(_, e)| matches!(e, Event::TransferSilent { .. })).count();
         assert_eq!(silent(&mesh.world.take_events(node)), 1, "said within 5 s, once");
         mesh.world.run_for(30 * SECOND);
         assert_eq!(silent(&mesh.world.take_events(node)), 0, "and not again");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mesh_core::gateway::Event;
 use mesh_sim::host::{self, Inner};
 use mesh_sim::{Link, seeds};
+use mesh_wire::frame::FrameType;
 
 use crate::fixture::{Mesh, PORT, TOKEN, TRANSFER_NAME, ip, new_gateway, transfer_address};
 
@@ -32,14 +33,19 @@ fn transfer_killed_and_restarted_under_traffic() {
         mesh.settle();
         mesh.ping(0, 1, 1, SECOND).expect("the pair works");
         mesh.kill_transfer();
-        for sequence in 2..12 + u16::try_from(seed % 30).unwrap() {
+        let pings = 2 + u16::try_from(seed % 40).unwrap();
+        for sequence in 2..2 + pings {
             assert_eq!(mesh.ping(0, 1, sequence, SECOND / 2), None, "nothing passes without the transfer");
         }
         mesh.revive_transfer(transfer_address());
         let back = mesh.world.now();
         mesh.ping_until_answered(0, 1, back, 3 * SECOND).expect("traffic within 3 s of the transfer being back");
         let events = mesh.world.take_events(mesh.gateways[0]);
-        assert!(events.iter().any(|(_, event)| matches!(event, Event::TransferBack)), "and it is said: {events:?}");
+        let said = |wanted: fn(&Event) -> bool| events.iter().filter(|(_, event)| wanted(event)).count();
+        let (silent, again) =
+            (said(|e| matches!(e, Event::TransferSilent { .. })), said(|e| *e == Event::TransferBack));
+        assert_eq!(silent, again, "an outage is said at both its ends: {events:?}");
+        assert!(silent <= 1 && (pings < 14 || silent == 1), "one of 7 s is said once: {events:?}");
     });
 }
 
@@ -120,6 +126,7 @@ fn rekey_under_traffic_loses_nothing() {
         mesh.world.take_delivered(b);
         // 400 s at 20 packets a second: three rekeys of the pair, and of each with the transfer.
         let packets = 8_000u32;
+        let before = mesh.world.wiretap.count(FrameType::HandshakeFinal);
         for number in 0..packets {
             mesh.world.send_inside(a, &host::udp(ip(0), ip(1), &number.to_be_bytes()));
             mesh.world.run_for(SECOND / 20);
@@ -135,6 +142,8 @@ fn rekey_under_traffic_loses_nothing() {
             })
             .collect();
         assert_eq!(numbers, (0..packets).collect::<Vec<_>>(), "every packet, once, in order");
+        let rekeys = mesh.world.wiretap.count(FrameType::HandshakeFinal) - before;
+        assert!(rekeys >= 9, "three pairs of keys, renewed three times: {rekeys}");
     });
 }
 
