@@ -124,7 +124,7 @@ fn rekey_under_traffic_loses_nothing() {
         let [a, b] = [mesh.gateways[0], mesh.gateways[1]];
         mesh.world.set_answers(b, false);
         mesh.world.take_delivered(b);
-        // 400 s at 20 packets a second: three rekeys of the pair, and of each with the transfer.
+        // 400 s at 20 packets a second: three rekeys of the pair.
         let packets = 8_000u32;
         let before = mesh.world.wiretap.count(FrameType::HandshakeFinal);
         for number in 0..packets {
@@ -143,7 +143,7 @@ fn rekey_under_traffic_loses_nothing() {
             .collect();
         assert_eq!(numbers, (0..packets).collect::<Vec<_>>(), "every packet, once, in order");
         let rekeys = mesh.world.wiretap.count(FrameType::HandshakeFinal) - before;
-        assert!(rekeys >= 9, "three pairs of keys, renewed three times: {rekeys}");
+        assert!(rekeys >= 6, "the pair's keys were renewed three times, seen on two links each: {rekeys}");
     });
 }
 
