@@ -1,4 +1,8 @@
 //! The state machines of EasyMesh.
-#![forbid(unsafe_code)]
 
+pub mod drops;
+pub mod gateway;
+pub mod node;
 pub mod seam;
+pub mod session;
+pub mod transfer;

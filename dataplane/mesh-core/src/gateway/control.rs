@@ -1,0 +1,133 @@
+//! Sealed messages between gateways.
+
+use mesh_wire::frame::FrameType;
+use mesh_wire::message::{CloseReason, Message};
+use mesh_wire::route::Route;
+use mesh_wire::sealed::{OVERHEAD_BYTES, SealedHeader};
+
+use super::{Event, Gateway, Outgoing};
+use crate::drops::DropReason;
+use crate::seam::Moment;
+use crate::session::keyring::{Established, Slot};
+
+/// A control frame with `message`; `None` when the session is used up.
+pub(super) fn seal(session: &mut Established, route: Route, message: &Message) -> Option<Vec<u8>> {
+    seal_frame(session, route, FrameType::Control, &message.to_vec())
+}
+
+fn seal_frame(session: &mut Established, route: Route, frame: FrameType, plaintext: &[u8]) -> Option<Vec<u8>> {
+    let counter = session.reserve(1)?;
+    let header = SealedHeader { frame, flags: 0, route, receiver_index: session.remote_index(), counter }.emit();
+    let mut bytes = Vec::with_capacity(OVERHEAD_BYTES + plaintext.len());
+    bytes.extend_from_slice(&header);
+    bytes.extend_from_slice(plaintext);
+    let tag = session.seal(counter, &header, &mut bytes[header.len()..]);
+    bytes.extend_from_slice(&tag);
+    Some(bytes)
+}
+
+impl Gateway {
+    /// Sends a message under the current session with a peer, if there is one.
+    pub(super) fn send_to_peer(&mut self, _now: Moment, id: u32, message: &Message) {
+        self.seal_for_peer(id, None, message);
+    }
+
+    /// Sends a message under the session that the peer names by `index`, or the current one.
+    pub(super) fn seal_for_peer(&mut self, id: u32, index: Option<u32>, message: &Message) {
+        self.seal_frame_for_peer(id, index, FrameType::Control, &message.to_vec());
+    }
+
+    /// Sends a data frame that holds nothing: the peer sees that the session is in use.
+    pub(super) fn send_empty(&mut self, id: u32) {
+        self.seal_frame_for_peer(id, None, FrameType::Data, &[]);
+    }
+
+    fn seal_frame_for_peer(&mut self, id: u32, index: Option<u32>, frame: FrameType, plaintext: &[u8]) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(path) = self.relay.path_to(peer) else { return };
+        let Some(keyring) = &mut peer.keyring else { return };
+        let session = match index {
+            Some(index) => keyring.opening(index).map(|(session, _)| session),
+            None => keyring.sealing(),
+        };
+        if let Some(bytes) = session.and_then(|session| seal_frame(session, path.route, frame, plaintext)) {
+            self.push(Outgoing::Send { bytes, to: path.endpoint });
+        }
+    }
+
+    /// Takes a message of a peer, that came under a session in the hand `slot`.
+    pub(super) fn handle_peer_message(
+        &mut self,
+        now: Moment,
+        id: u32,
+        slot: Slot,
+        plaintext: &[u8],
+    ) -> Result<(), DropReason> {
+        let message = Message::decode(plaintext).map_err(|_| DropReason::Malformed)?;
+        match message {
+            // That it came is all there is to know.
+            Some(Message::Confirm { .. } | Message::ProbeReply { .. }) => Ok(()),
+            Some(Message::Probe { seq }) => {
+                self.send_to_peer(now, id, &Message::ProbeReply { seq });
+                Ok(())
+            }
+            Some(Message::Close { reason }) => {
+                self.peer_closed(now, id, slot, reason);
+                Ok(())
+            }
+            Some(
+                Message::Hello { .. }
+                | Message::Welcome { .. }
+                | Message::Register { .. }
+                | Message::Registered { .. }
+                | Message::Refused { .. }
+                | Message::Keepalive { .. }
+                | Message::KeepaliveAck { .. }
+                | Message::Lookup { .. }
+                | Message::Found { .. }
+                | Message::NotFound { .. }
+                | Message::Change { .. }
+                | Message::Goodbye
+                | Message::Identity { .. },
+            )
+            | None => Err(DropReason::UnknownMessage),
+        }
+    }
+
+    fn peer_closed(&mut self, now: Moment, id: u32, slot: Slot, reason: CloseReason) {
+        if slot == Slot::Previous {
+            // Old keys say nothing about the session that is in use.
+            return;
+        }
+        self.end_sessions(now, id);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        match reason {
+            CloseReason::Idle => {}
+            // It may be back at once, or elsewhere.
+            CloseReason::Stopping => peer.refresh = true,
+            CloseReason::Impostor => {
+                peer.refresh = true;
+                peer.ask_at = Some(now + super::handshake::FAILURE_TIME);
+            }
+        }
+        self.tend_peer(now, id);
+    }
+
+    /// Drops all sessions with a peer, and our handshake with it.
+    pub(super) fn end_sessions(&mut self, _now: Moment, id: u32) {
+        self.stop_asking(id);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.unanswered_since = None;
+        peer.probing = None;
+        peer.half_sent = false;
+        if let Some(keyring) = &mut peer.keyring {
+            for index in keyring.clear() {
+                self.indexes.release(index);
+            }
+        }
+        if std::mem::take(&mut peer.up) {
+            let ip4 = peer.ip4;
+            self.tell(Event::PeerDown { ip4 });
+        }
+    }
+}

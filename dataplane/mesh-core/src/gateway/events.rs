@@ -1,0 +1,86 @@
+//! What the program around a gateway should know or do.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use mesh_wire::message::RefusedReason;
+use mesh_wire::route::Slot;
+
+use crate::session::PublicKey;
+
+/// Events that wait to be taken, at most; the oldest give way.
+const EVENTS_MAX: usize = 1024;
+
+/// Something happened that concerns the program or its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Resolve the transfer's name and call [`super::Gateway::set_transfer`]. Asked at the start, and each second while the
+    /// transfer does not answer; there is at most one of these waiting.
+    ResolveTransfer,
+    /// The virtual address is held.
+    Registered {
+        /// The transfer's address.
+        transfer: SocketAddr,
+        /// Where it sees us.
+        observed: SocketAddr,
+        /// Our place in its table.
+        slot: Slot,
+        /// Whether this is the first time since the gateway's start.
+        first: bool,
+    },
+    /// The transfer refuses the address. It is asked again each second; this is told once for each reason.
+    Refused {
+        /// Why.
+        reason: RefusedReason,
+        /// The address.
+        ip4: Ipv4Addr,
+        /// Whether it was never held since the gateway's start: then the program should end with an error.
+        first: bool,
+    },
+    /// No answer for 5 s; told once until [`Event::TransferBack`].
+    TransferSilent {
+        /// The addresses that were tried; empty: its name never resolved.
+        tried: Vec<SocketAddr>,
+    },
+    /// It answers again.
+    TransferBack,
+    /// Its static key is not the one that was pinned: nothing is done with it. Told once until it answers with the right one.
+    TransferKeyChanged,
+    /// It, or something in its place, speaks other versions of the wire. Told once until it answers.
+    VersionMismatch {
+        /// Lowest version spoken there.
+        lowest: u8,
+        /// Highest version spoken there.
+        highest: u8,
+    },
+    /// A session with a peer exists.
+    PeerUp {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+        /// Its static key.
+        key: PublicKey,
+        /// Whether the key is vouched for.
+        verified: bool,
+    },
+    /// The session with a peer ended.
+    PeerDown {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+    },
+    /// Someone in the place of a peer has another key than was vouched for.
+    Impostor {
+        /// The virtual address it claims.
+        ip4: Ipv4Addr,
+    },
+}
+
+/// Appends `event`.
+pub(super) fn tell(events: &mut VecDeque<Event>, event: Event) {
+    if event == Event::ResolveTransfer && events.contains(&event) {
+        return;
+    }
+    if events.len() == EVENTS_MAX {
+        events.pop_front();
+    }
+    events.push_back(event);
+}

@@ -1,0 +1,235 @@
+//! Sessions with peers that we begin: the initiator's side of a handshake.
+//!
+//! Of two handshakes begun at the same time the one of the lower static key goes on: the other side drops its own, and answers.
+//! Should both come to an end all the same, the keyrings of both sides settle on the same one.
+
+use std::time::Duration;
+
+use mesh_wire::handshake::{self as wire, Final, Init, Response};
+use mesh_wire::message::Message;
+
+use super::indexes::Owner;
+use super::timers::backoff;
+use super::{Event, Gateway, Outgoing};
+use crate::drops::DropReason;
+use crate::seam::Moment;
+use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::handshake::{HandshakeError, Initiator, InitiatorFinished, Kind, Params};
+use crate::session::jobs::{Job, Outcome};
+use crate::session::keyring::{Established, Installed, Keyring};
+use crate::session::mac;
+
+/// First wait for an answer; it doubles.
+pub(super) const RETRANSMIT_FIRST: Duration = Duration::from_millis(250);
+/// Longest wait for an answer.
+pub(super) const RETRANSMIT_MOST: Duration = Duration::from_secs(1);
+/// A handshake we began is begun anew after this time.
+pub(super) const ASKING_TIME: Duration = Duration::from_secs(10);
+/// Wait after a handshake that failed.
+pub(super) const FAILURE_TIME: Duration = Duration::from_secs(1);
+
+/// A handshake that we began.
+#[derive(Debug)]
+pub(super) struct Asking {
+    /// What the peer calls us by.
+    pub(super) index: u32,
+    pub(super) stage: AskingStage,
+    pub(super) since: Moment,
+    /// How often the message at hand was sent.
+    pub(super) attempt: u32,
+    /// When it is sent again.
+    pub(super) next_at: Moment,
+}
+
+#[derive(Debug)]
+pub(super) enum AskingStage {
+    /// Message 1 is being made.
+    Starting,
+    /// Message 1 is on its way.
+    Waiting { initiator: Initiator, noise: Vec<u8> },
+    /// Message 2 is being read.
+    Finishing { noise: Vec<u8>, remote_index: u32 },
+    /// Message 3 is on its way; the session exists.
+    Confirming { noise: Vec<u8>, remote_index: u32 },
+}
+
+/// Numbers a job by the session index it works for, so that an outcome finds its handshake or nothing.
+pub(super) fn job_id(index: u32) -> u64 {
+    u64::from(index)
+}
+
+/// Our Hello.
+pub(super) fn hello() -> Vec<u8> {
+    Message::Hello { ciphers: CipherSet::fast().bits(), features: 0 }.to_vec()
+}
+
+/// The cipher that a Welcome names, if it is one that we offered.
+pub(super) fn chosen(welcome: &[u8]) -> Option<Cipher> {
+    match Message::decode(welcome) {
+        Ok(Some(Message::Welcome { cipher, .. })) => {
+            Cipher::from_bit(cipher).filter(|cipher| CipherSet::fast().contains(*cipher))
+        }
+        _ => None,
+    }
+}
+
+impl Gateway {
+    /// Begins a handshake with a peer whose record is known.
+    pub(super) fn ask(&mut self, now: Moment, id: u32) {
+        if !self.has_room_for_job() {
+            return;
+        }
+        let Some(index) = self.indexes.allocate(Owner::Asking(id), &mut self.rng) else { return };
+        let seed = self.random_seed();
+        let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, seed);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.asking = Some(Asking {
+            index,
+            stage: AskingStage::Starting,
+            since: now,
+            attempt: 0,
+            next_at: now + RETRANSMIT_MOST,
+        });
+        self.jobs.push_back(Job::initiator_start(job_id(index), params, hello()));
+    }
+
+    /// Ends a handshake of ours. Its session, if it came to be, stays.
+    pub(super) fn stop_asking(&mut self, id: u32) {
+        let Some(asking) = self.peers.get_mut(id).and_then(|peer| peer.asking.take()) else { return };
+        if self.indexes.owner(asking.index) == Some(Owner::Asking(id)) {
+            self.indexes.release(asking.index);
+        }
+    }
+
+    /// Sends the message at hand of our handshake, again if need be, and notes when to do so next.
+    pub(super) fn transmit_asking(&mut self, now: Moment, id: u32) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let path = self.relay.path_to(peer);
+        let Some(asking) = &mut peer.asking else { return };
+        asking.next_at = now + backoff(RETRANSMIT_FIRST, RETRANSMIT_MOST, asking.attempt);
+        asking.attempt += 1;
+        let Some(path) = path else { return };
+        let kind = wire::Kind::GatewayToGateway;
+        let bytes = match &asking.stage {
+            AskingStage::Waiting { noise, .. } => {
+                let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
+                Init::emit(&path.route, asking.index, kind, noise, mac1, |_| [0; 16]).to_vec()
+            }
+            AskingStage::Confirming { noise, remote_index } => {
+                let mut bytes = Vec::new();
+                Final::emit(&mut bytes, &path.route, *remote_index, kind, noise, |bytes| mac::mac1(&self.keys, bytes));
+                bytes
+            }
+            AskingStage::Starting | AskingStage::Finishing { .. } => return,
+        };
+        self.push(Outgoing::Send { bytes, to: path.endpoint });
+    }
+
+    /// Takes message 2 of a handshake with the peer `id`.
+    pub(super) fn handle_response(&mut self, now: Moment, id: u32, response: &Response<'_>) -> Result<(), DropReason> {
+        if !self.has_room_for_job() {
+            return Err(DropReason::Busy);
+        }
+        let identity = Message::Identity { ip4: self.network.ip4(), boot: self.boot }.to_vec();
+        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
+        let expected = *peer.key().ok_or(DropReason::UnknownHandshake)?;
+        let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
+        if !matches!(asking.stage, AskingStage::Waiting { .. }) {
+            return Err(DropReason::Duplicate);
+        }
+        let stage = std::mem::replace(&mut asking.stage, AskingStage::Starting);
+        let AskingStage::Waiting { initiator, noise } = stage else { return Err(DropReason::Duplicate) };
+        asking.stage = AskingStage::Finishing { noise, remote_index: response.sender_index };
+        asking.next_at = now + RETRANSMIT_MOST;
+        let (job, noise) = (job_id(asking.index), response.noise.to_vec());
+        self.jobs.push_back(Job::initiator_finish(job, initiator, noise, identity, Some(expected)));
+        Ok(())
+    }
+
+    /// A step of a handshake that we began was run.
+    pub(super) fn asking_done(&mut self, now: Moment, id: u32, index: u32, outcome: Outcome) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(asking) = peer.asking.as_mut().filter(|asking| asking.index == index) else { return };
+        match outcome {
+            Outcome::InitiatorStarted { noise, initiator } => {
+                asking.stage = AskingStage::Waiting { initiator, noise };
+                self.transmit_asking(now, id);
+            }
+            Outcome::InitiatorFinished(finished) => self.asked(now, id, finished),
+            Outcome::Failed { error, initiator } => {
+                self.drops.count(DropReason::HandshakeFailed);
+                if let AskingStage::Finishing { noise, .. } = &mut asking.stage
+                    && let Some(initiator) = initiator
+                {
+                    // A forged message: the true one may still come.
+                    let noise = std::mem::take(noise);
+                    asking.stage = AskingStage::Waiting { initiator, noise };
+                } else {
+                    self.stop_asking(id);
+                    self.asking_failed(now, id, error);
+                }
+            }
+            Outcome::ResponderAnswered(_) | Outcome::ResponderFinished(_) => {}
+        }
+        self.tend_peer(now, id);
+    }
+
+    fn asking_failed(&mut self, now: Moment, id: u32, error: HandshakeError) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.ask_at = Some(now + FAILURE_TIME);
+        if error == HandshakeError::WrongKey {
+            // Either that, or what we know is old: ask again who holds the address.
+            peer.refresh = true;
+            let ip4 = peer.ip4;
+            self.drops.count(DropReason::Impostor);
+            self.tell(Event::Impostor { ip4 });
+        }
+    }
+
+    /// Our handshake has its keys.
+    fn asked(&mut self, now: Moment, id: u32, finished: InitiatorFinished) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(asking) = &mut peer.asking else { return };
+        let (AskingStage::Finishing { remote_index, .. }, Some(cipher)) = (&asking.stage, chosen(&finished.welcome))
+        else {
+            self.drops.count(DropReason::HandshakeFailed);
+            self.stop_asking(id);
+            return;
+        };
+        let (index, remote_index) = (asking.index, *remote_index);
+        asking.stage = AskingStage::Confirming { noise: finished.noise, remote_index };
+        asking.attempt = 0;
+        let session = Established::new(index, remote_index, true, &finished.split.keys(cipher), now);
+        let keyring = peer.keyring.get_or_insert_with(|| Keyring::new(self.static_key.public(), &finished.remote));
+        let (installed, released) = keyring.install_initiator(session, now);
+        if installed == Installed::Discarded {
+            // The peer's own handshake, begun at the same time, has won.
+            peer.asking = None;
+        } else {
+            self.indexes.hand_over(index, Owner::Session(id));
+            self.transmit_asking(now, id);
+        }
+        for index in released {
+            self.indexes.release(index);
+        }
+        if installed == Installed::Current {
+            self.session_begins(now, id);
+        }
+    }
+
+    /// A peer that had no session has one: its packets go.
+    pub(super) fn session_begins(&mut self, now: Moment, id: u32) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.unanswered_since = None;
+        peer.probing = None;
+        peer.used_at = now;
+        if !peer.up
+            && let Some(record) = &peer.record
+        {
+            peer.up = true;
+            let (ip4, key) = (peer.ip4, record.key);
+            self.tell(Event::PeerUp { ip4, key, verified: true });
+        }
+        self.flush.push_back(id);
+    }
+}

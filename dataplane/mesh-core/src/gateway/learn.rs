@@ -1,0 +1,119 @@
+//! What the transfer says of peers: found, not found, changed.
+
+use std::net::Ipv4Addr;
+
+use mesh_wire::message::{PeerRecord, Target};
+
+use super::Gateway;
+use super::icmp::Complaint;
+use super::ip;
+use super::peers::{ABSENT_GRACE, ABSENT_TIME};
+use crate::drops::DropReason;
+use crate::seam::Moment;
+
+impl Gateway {
+    /// The transfer vouches for a peer.
+    pub(super) fn found(&mut self, now: Moment, record: PeerRecord) {
+        if record.ip4 == self.network.ip4() || !self.network.is_host(record.ip4) {
+            return;
+        }
+        let Some(id) = self.peers.find_or_add(record.ip4, now) else {
+            self.drops.count(DropReason::TooManyPeers);
+            return;
+        };
+        let old = self.peers.get(id).and_then(|peer| peer.record.as_ref());
+        let other_key = old.is_some_and(|old| old.key != record.key);
+        if other_key || old.is_some_and(|old| old.boot != record.boot) {
+            // Another holder, or another start of the same: what was agreed with the one before is void.
+            self.end_sessions(now, id);
+        }
+        let slot = record.slot;
+        self.peers.set_record(id, Some(record));
+        let epoch = self.relay.epoch();
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if other_key {
+            peer.keyring = None;
+        }
+        if peer.transfer_epoch != epoch {
+            // While the transfer was away nobody could answer.
+            peer.unanswered_since = None;
+            peer.probing = None;
+        }
+        peer.transfer_epoch = epoch;
+        peer.learned_at = Some(now);
+        peer.refresh = false;
+        peer.lookup = None;
+        peer.absent_until = None;
+        peer.missing_since = None;
+        let flush = !peer.queue.is_empty() && peer.has_session();
+        if flush {
+            self.flush.push_back(id);
+        }
+        self.verify_answers_of(now, id, slot);
+        self.tend_peer(now, id);
+    }
+
+    /// Nobody holds the address or slot that was asked for.
+    pub(super) fn not_found(&mut self, now: Moment, request: u32, target: Target) {
+        let Target::Address(ip4) = target else {
+            // A handshake from a slot that is gone again: it ends by itself.
+            return;
+        };
+        let Some(id) = self.peers.find(ip4) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.lookup.is_none_or(|lookup| lookup.request != request) {
+            return;
+        }
+        let since = *peer.missing_since.get_or_insert(now);
+        if peer.record.is_some() && now.since(since) < ABSENT_GRACE {
+            // It was there a moment ago: after a restart of the transfer its members come back one by one. It is asked for
+            // again as long as packets wait.
+            return;
+        }
+        self.nobody(now, id);
+    }
+
+    /// A peer that was asked for has changed.
+    pub(super) fn changed(&mut self, now: Moment, ip4: Ipv4Addr, record: Option<PeerRecord>) {
+        let Some(id) = self.peers.find(ip4) else { return };
+        match record {
+            Some(record) if record.ip4 == ip4 => self.found(now, record),
+            Some(_) => {}
+            None => self.nobody(now, id),
+        }
+    }
+
+    /// Nobody holds the address of a peer: whoever waits for it is told.
+    fn nobody(&mut self, now: Moment, id: u32) {
+        self.end_sessions(now, id);
+        self.peers.set_record(id, None);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.lookup = None;
+        peer.refresh = false;
+        peer.keyring = None;
+        peer.missing_since = None;
+        peer.absent_until = Some(now + ABSENT_TIME);
+        while let Some(waiting) = self.peers.dequeue(id) {
+            self.complain_unreachable(now, &waiting.bytes);
+            self.drops.count(DropReason::HostUnreachable);
+        }
+        self.tend_peer(now, id);
+    }
+
+    /// Tells the sender of a packet that waited in vain.
+    pub(super) fn complain_unreachable(&mut self, now: Moment, packet: &[u8]) {
+        if let Ok(inner) = ip::parse(packet) {
+            self.complain(now, packet, &inner, Complaint::HostUnreachable);
+        }
+    }
+
+    /// Changes may have been missed: every peer in use is asked for again.
+    pub(super) fn refresh_peers(&mut self, now: Moment) {
+        for id in self.peers.ids() {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.refresh = true;
+                self.peers.timers.by(id, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The gateway's state machine: inner packets in and out of sealed datagrams, sessions with peers, registration with a transfer.
+//!
+//! Never reads a clock or a socket, and never draws from a global source of randomness. It is driven as [`Node`] says; beside
+//! that, [`Gateway::poll_event`] tells what the program should know or do. The flow, by direction:
+//!
+//! 1. `inside.rs`: a packet from the virtual interface is checked, and sealed into the slab, or waits for a session;
+//! 2. `outside.rs`: a train from the network is opened in place, and inner packets are delivered;
+//! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `told.rs` and
+//!    `learn.rs`: what it says of us and of peers;
+//! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them;
+//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each.
+//!
+//! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
+//! shorter than what it answers.
+
+mod addresses;
+mod answers;
+mod control;
+mod events;
+mod halves;
+mod handshake;
+mod icmp;
+mod indexes;
+mod inside;
+mod ip;
+mod learn;
+mod mss;
+mod outside;
+mod paths;
+mod peers;
+mod register;
+mod relay;
+mod status;
+mod tend;
+mod timers;
+mod told;
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use mesh_wire::message::{CloseReason, Message};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+pub use self::addresses::Sockets;
+pub use self::events::Event;
+pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathKind};
+pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
+
+use self::answers::Answers;
+use self::indexes::{Indexes, Owner};
+use self::peers::Peers;
+use self::relay::Relay;
+use crate::drops::{DropReason, Drops};
+use crate::node::Node;
+use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab};
+use crate::session::PublicKey;
+use crate::session::handshake::StaticKey;
+use crate::session::jobs::{Done, Job};
+use crate::session::mac::CookieJar;
+use crate::session::token::NamespaceKeys;
+
+/// Messages of its own making that wait to be sent, at most.
+const OUTBOX_MAX: usize = 8192;
+/// Handshake steps that wait to be run, at most.
+const JOBS_MAX: usize = 512;
+
+/// What a gateway is made from.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// Its virtual address.
+    pub ip4: Ipv4Addr,
+    /// Length of the virtual network's prefix, in bits: 16 for 255.255.0.0. At most 32.
+    pub prefix: u8,
+    /// Its identity.
+    pub static_key: StaticKey,
+    /// Random number of this start.
+    pub boot: u64,
+    /// Keys of the namespace.
+    pub keys: NamespaceKeys,
+    /// Its name for people, at most 64 bytes; longer ones are cut. May be empty.
+    pub name: String,
+    /// The sockets it sends by.
+    pub sockets: Sockets,
+    /// The outer packet that paths are taken to carry.
+    pub outer_bytes: OuterSize,
+    /// The transfer's static key, where it is known from an earlier start or given by the user. Another key is refused.
+    pub pinned_transfer_key: Option<PublicKey>,
+    /// 32 bytes of fresh randomness.
+    pub seed: [u8; 32],
+}
+
+/// Something to be sent or delivered at the next [`Node::poll_transmit`].
+#[derive(Debug)]
+enum Outgoing {
+    /// To the network.
+    Send { bytes: Vec<u8>, to: Endpoint },
+    /// To the virtual interface.
+    Deliver(Vec<u8>),
+}
+
+/// A sealed frame that came before its session, to be opened now.
+#[derive(Debug)]
+struct Held {
+    from: Endpoint,
+    bytes: Box<[u8]>,
+}
+
+/// The gateway.
+pub struct Gateway {
+    network: ip::Network,
+    static_key: StaticKey,
+    boot: u64,
+    keys: NamespaceKeys,
+    name: String,
+    sockets: Sockets,
+    outer: OuterSize,
+    rng: ChaCha12Rng,
+    indexes: Indexes,
+    peers: Peers,
+    relay: Relay,
+    answers: Answers,
+    joiner: halves::Joiner,
+    complaints: icmp::Complaints,
+    lookups: timers::Bucket,
+    cookies: CookieJar,
+    drops: Drops,
+    events: VecDeque<Event>,
+    jobs: VecDeque<Job>,
+    outbox: VecDeque<Outgoing>,
+    /// Peers whose waiting packets can be sealed.
+    flush: VecDeque<u32>,
+    held: VecDeque<Held>,
+    stopped: bool,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("ip4", &self.network.ip4()).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// A gateway that knows no transfer yet: its first event is [`Event::ResolveTransfer`].
+    ///
+    /// # Panics
+    /// When the prefix is longer than 32 bits.
+    pub fn new(config: GatewayConfig, now: Moment) -> Self {
+        let GatewayConfig {
+            ip4,
+            prefix,
+            static_key,
+            boot,
+            keys,
+            name,
+            sockets,
+            outer_bytes,
+            pinned_transfer_key,
+            seed,
+        } = config;
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let ula = *keys.ula_prefix().0.octets().first_chunk().expect("an address has 16 bytes");
+        let mut cookie_secret = [0; 32];
+        rng.fill_bytes(&mut cookie_secret);
+        let hash_seeds = std::array::from_fn(|_| rng.next_u64());
+        let mut gateway = Self {
+            network: ip::Network::new(ip4, prefix, ula),
+            static_key,
+            boot,
+            keys,
+            name: addresses::shorten(name),
+            sockets,
+            outer: outer_bytes,
+            indexes: Indexes::default(),
+            peers: Peers::new(hash_seeds),
+            relay: Relay::new(now, pinned_transfer_key),
+            answers: Answers::default(),
+            joiner: halves::Joiner::default(),
+            complaints: icmp::Complaints::new(now),
+            lookups: timers::Bucket::new(now, peers::LOOKUPS_PER_SECOND, peers::LOOKUPS_BURST),
+            cookies: CookieJar::new(cookie_secret, now),
+            drops: Drops::default(),
+            events: VecDeque::new(),
+            jobs: VecDeque::new(),
+            outbox: VecDeque::new(),
+            flush: VecDeque::new(),
+            held: VecDeque::new(),
+            stopped: false,
+            rng,
+        };
+        gateway.tell(Event::ResolveTransfer);
+        gateway
+    }
+
+    /// The addresses that the transfer's name resolved to, most preferred first; at most 16 count. May be called at any time.
+    /// With none, those known before stay.
+    pub fn set_transfer(&mut self, now: Moment, addresses: &[SocketAddr]) {
+        self.relay_set_addresses(now, addresses);
+    }
+
+    /// What the program should know or do, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The MTU that the virtual interface should have, in bytes.
+    pub fn inside_mtu(&self) -> u16 {
+        self.outer.inside_mtu()
+    }
+
+    /// Our unique local IPv6 address; the network's prefix has 64 bits.
+    pub fn ip6(&self) -> Ipv6Addr {
+        self.network.ip6()
+    }
+
+    /// The static key of the transfer, once it was heard: to be kept, and given as [`GatewayConfig::pinned_transfer_key`].
+    pub fn transfer_key(&self) -> Option<PublicKey> {
+        self.relay.pinned()
+    }
+
+    /// Ends all sessions: queues a Close to each peer and a Goodbye to the transfer for [`Node::poll_transmit`]. Afterwards
+    /// nothing is sealed or opened.
+    pub fn stop(&mut self, now: Moment) {
+        if self.stopped {
+            return;
+        }
+        for peer in self.peers.ids() {
+            self.send_to_peer(now, peer, &Message::Close { reason: CloseReason::Stopping });
+        }
+        self.send_to_transfer(now, &Message::Goodbye);
+        self.stopped = true;
+    }
+
+    /// Tells the program.
+    fn tell(&mut self, event: Event) {
+        events::tell(&mut self.events, event);
+    }
+
+    fn push(&mut self, outgoing: Outgoing) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back(outgoing);
+        } else {
+            self.drops.count(DropReason::NoRoom);
+        }
+    }
+
+    fn random_seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+
+    fn has_room_for_job(&self) -> bool {
+        self.jobs.len() < JOBS_MAX
+    }
+
+    /// Seals one waiting packet or opens one held frame into the slab.
+    fn transmit_waiting(&mut self, now: Moment, slab: &mut Slab<'_>) -> Option<Action> {
+        while let Some(&peer) = self.flush.front() {
+            match self.seal_waiting(now, peer, slab) {
+                Some(action) => return Some(action),
+                None => {
+                    self.flush.pop_front();
+                }
+            }
+        }
+        while let Some(held) = self.held.pop_front() {
+            if let Some(action) = self.open_held(now, &held, slab) {
+                return Some(action);
+            }
+        }
+        None
+    }
+}
+
+impl Node for Gateway {
+    fn handle(
+        &mut self,
+        now: Moment,
+        arrival: &Arrival,
+        bytes: &mut [u8],
+        slab: &mut Slab<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.stopped {
+            return;
+        }
+        match arrival.origin {
+            Origin::Inside => self.handle_inside(now, bytes, arrival.segment_bytes, slab, actions),
+            Origin::Outside(from) => self.handle_outside(now, from, bytes, arrival.segment_bytes, slab, actions),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Moment> {
+        if self.stopped {
+            return None;
+        }
+        [self.peers.timers.next(), self.relay.next_timeout(), self.answers.next_timeout()].into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, now: Moment) {
+        if self.stopped {
+            return;
+        }
+        self.tend_relay(now);
+        self.tend_answers(now);
+        while let Some(peer) = self.peers.timers.take(now) {
+            self.tend_peer(now, peer);
+        }
+    }
+
+    fn poll_transmit(&mut self, now: Moment, slab: &mut Slab<'_>) -> Option<Action> {
+        loop {
+            match self.outbox.pop_front() {
+                Some(Outgoing::Send { bytes, to }) => {
+                    if let Some(slab) = slab.append(&bytes) {
+                        return Some(Action::Send { slab, segment_bytes: bytes.len(), to, tos: 0 });
+                    }
+                    self.drops.count(DropReason::NoRoom);
+                }
+                Some(Outgoing::Deliver(bytes)) => {
+                    if let Some(slab) = slab.append(&bytes) {
+                        return Some(Action::DeliverSlab { slab });
+                    }
+                    self.drops.count(DropReason::NoRoom);
+                }
+                None if self.stopped => return None,
+                None => return self.transmit_waiting(now, slab),
+            }
+        }
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        self.jobs.pop_front()
+    }
+
+    fn handle_job(&mut self, now: Moment, done: Done) {
+        if self.stopped {
+            return;
+        }
+        // The low half of a job's number is the session index it works for; the index may have gone since.
+        let index = u32::try_from(done.id & u64::from(u32::MAX)).expect("masked");
+        match self.indexes.owner(index) {
+            Some(Owner::Asking(peer)) => self.asking_done(now, peer, index, done.outcome),
+            Some(Owner::Answering(answer)) => self.answering_done(now, answer, index, done.outcome),
+            Some(Owner::Registering) => self.registering_done(now, index, done.outcome),
+            Some(Owner::Session(_) | Owner::Control) | None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

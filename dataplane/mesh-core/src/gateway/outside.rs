@@ -1,0 +1,347 @@
+//! From the network to the virtual interface. For each datagram of a train:
+//!
+//! 1. byte 0 tells a data or control frame; its session is found by index, an array access;
+//! 2. it must come from the transfer, or on a path to the peer;
+//! 3. the counter is checked against the window, the frame opened in place, the counter remembered: so each is also checked
+//!    against those before it in the same train;
+//! 4. an inner packet must come from an address of the session's peer and be for one of ours;
+//! 5. it is delivered where it lies.
+//!
+//! Nothing is allocated for a packet. All other frames are in the second half of this file.
+
+use std::ops::Range;
+
+use mesh_wire::Malformed;
+use mesh_wire::cookie::CookieReply;
+use mesh_wire::frame::{self, FirstByte, FrameType};
+use mesh_wire::half::{Half, Part};
+use mesh_wire::handshake::{self as wire, Final, Init, Response};
+use mesh_wire::notice::{ErrorReply, RegisterAgain};
+use mesh_wire::route::Route;
+use mesh_wire::sealed::{HEADER_BYTES, SealedHeader, flags};
+use rand::Rng;
+
+use super::halves::Joined;
+use super::indexes::Owner;
+use super::inside::TEND_INTERVAL;
+use super::ip::{self, Whereto};
+use super::{Gateway, Held, Outgoing, addresses, mss};
+use crate::drops::DropReason;
+use crate::seam::{Action, Endpoint, Moment, Slab};
+use crate::session::keyring::{Refused, Slot};
+use crate::session::mac;
+
+/// What came out of a sealed frame.
+enum Opened {
+    /// Nothing to be delivered.
+    Nothing,
+    /// An inner packet: this part of the frame.
+    Packet(Range<usize>),
+    /// An inner packet of two halves: so many bytes of the scratch memory.
+    Joined(usize),
+}
+
+impl Gateway {
+    /// Takes a train from the network.
+    pub(super) fn handle_outside(
+        &mut self,
+        now: Moment,
+        from: Endpoint,
+        train: &mut [u8],
+        stride: usize,
+        slab: &mut Slab<'_>,
+        actions: &mut Vec<Action>,
+    ) {
+        if train.is_empty() {
+            self.drops.count(DropReason::Empty);
+            return;
+        }
+        let stride = stride.max(1);
+        for (number, datagram) in train.chunks_mut(stride).enumerate() {
+            let opened = match frame::classify(datagram[0]) {
+                FirstByte::Frame(FrameType::Data | FrameType::Control) => self.open(now, &from, datagram, slab.free()),
+                FirstByte::Frame(frame) => self.handle_frame(now, &from, frame, datagram).map(|()| Opened::Nothing),
+                FirstByte::UnknownType => Err(DropReason::UnknownType),
+                FirstByte::FirstEdition => Err(DropReason::FirstEdition),
+                FirstByte::OtherVersion(_) => Err(DropReason::OtherVersion),
+            };
+            match opened {
+                Ok(Opened::Nothing) => {}
+                Ok(Opened::Packet(range)) => {
+                    let start = number * stride;
+                    actions.push(Action::Deliver { bytes: start + range.start..start + range.end });
+                }
+                Ok(Opened::Joined(bytes)) => actions.push(Action::DeliverSlab { slab: slab.take(bytes) }),
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+    }
+
+    /// Opens a frame that had to wait for its session.
+    pub(super) fn open_held(&mut self, now: Moment, held: &Held, slab: &mut Slab<'_>) -> Option<Action> {
+        let frame_bytes = held.bytes.len();
+        if slab.free().len() < frame_bytes {
+            self.drops.count(DropReason::NoRoom);
+            return None;
+        }
+        let (frame, scratch) = slab.free().split_at_mut(frame_bytes);
+        frame.copy_from_slice(&held.bytes);
+        match self.open(now, &held.from, frame, scratch) {
+            Ok(Opened::Nothing) => None,
+            Ok(Opened::Packet(range)) => {
+                let start = slab.take(range.end).start;
+                Some(Action::DeliverSlab { slab: start + range.start..start + range.end })
+            }
+            Ok(Opened::Joined(bytes)) => {
+                let start = slab.take(frame_bytes + bytes).start + frame_bytes;
+                Some(Action::DeliverSlab { slab: start..start + bytes })
+            }
+            Err(reason) => {
+                self.drops.count(reason);
+                None
+            }
+        }
+    }
+
+    /// Opens a sealed frame in place. A packet that it completes the second half of is written to `scratch`.
+    fn open(
+        &mut self,
+        now: Moment,
+        from: &Endpoint,
+        datagram: &mut [u8],
+        scratch: &mut [u8],
+    ) -> Result<Opened, DropReason> {
+        let header = SealedHeader::parse(datagram).map_err(reason)?;
+        let index = header.receiver_index;
+        let id = match self.indexes.owner(index) {
+            Some(Owner::Session(id)) => id,
+            Some(Owner::Answering(place)) => {
+                self.relay.check_source(from)?;
+                self.answers.hold(place, index, *from, datagram)?;
+                return Ok(Opened::Nothing);
+            }
+            Some(Owner::Control | Owner::Registering) => {
+                if header.frame != FrameType::Control {
+                    return Err(DropReason::UnexpectedType);
+                }
+                self.handle_transfer_control(now, from, index, header.counter, datagram)?;
+                return Ok(Opened::Nothing);
+            }
+            Some(Owner::Asking(_)) | None => return Err(DropReason::UnknownSession),
+        };
+        self.relay.check_source(from)?;
+
+        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
+        let keyring = peer.keyring.as_mut().ok_or(DropReason::UnknownSession)?;
+        let (session, hand) = keyring.opening(index).ok_or(DropReason::UnknownSession)?;
+        let (head, body) = datagram.split_at_mut(HEADER_BYTES);
+        let bytes = session.open(header.counter, head, body).map_err(refused)?;
+        peer.received_at = Some(now);
+        peer.unanswered_since = None;
+        peer.probing = None;
+        self.relay.heard(now);
+        if hand == Slot::Next {
+            self.promote(now, id);
+        }
+        self.heard_under(id, index);
+
+        let plaintext = HEADER_BYTES..HEADER_BYTES + bytes;
+        if header.frame == FrameType::Control {
+            self.handle_peer_message(now, id, hand, &datagram[plaintext])?;
+            return Ok(Opened::Nothing);
+        }
+        if bytes == 0 {
+            return Ok(Opened::Nothing);
+        }
+        let part = match header.flags {
+            0 => None,
+            flags::FIRST_HALF => Some(Part::First),
+            flags::SECOND_HALF => Some(Part::Second),
+            _ => return Err(DropReason::UnexpectedFlags),
+        };
+        let Some(part) = part else {
+            self.accept(now, id, &mut datagram[plaintext.clone()])?;
+            return Ok(Opened::Packet(plaintext));
+        };
+        let half = Half::parse(part, &datagram[plaintext]).map_err(|_| DropReason::HalfLost)?;
+        match self.joiner.join(now, id, &half, scratch) {
+            Joined::Waits => Ok(Opened::Nothing),
+            Joined::Whole(bytes) => {
+                self.accept(now, id, &mut scratch[..bytes])?;
+                Ok(Opened::Joined(bytes))
+            }
+            Joined::Refused => Err(DropReason::HalfLost),
+        }
+    }
+
+    /// Checks an inner packet from a peer, which then may be delivered.
+    fn accept(&mut self, now: Moment, id: u32, packet: &mut [u8]) -> Result<(), DropReason> {
+        let inner = ip::parse(packet)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
+        if !self.network.belongs_to(inner.source, peer.ip4) {
+            return Err(DropReason::SpoofedSource);
+        }
+        if self.network.whereto(inner.destination) != Whereto::Ourselves {
+            return Err(DropReason::NotForUs);
+        }
+        if let Some(path) = self.relay.path_to(peer) {
+            mss::clamp(packet, &inner, path.inner_bytes(self.outer));
+        }
+        peer.used_at = now;
+        peer.traffic.packets_in += 1;
+        peer.traffic.bytes_in += packet.len() as u64;
+        self.relay.used(now);
+        self.peers.timers.by(id, now + TEND_INTERVAL);
+        Ok(())
+    }
+
+    /// The peer uses the next session: so do we.
+    fn promote(&mut self, now: Moment, id: u32) {
+        let Some(keyring) = self.peers.get_mut(id).and_then(|peer| peer.keyring.as_mut()) else { return };
+        let released = keyring.promote(now);
+        let initiator = keyring.current().is_some_and(|session| session.initiator());
+        for index in released {
+            self.indexes.release(index);
+        }
+        if initiator {
+            self.send_empty(id);
+        }
+        self.peers.timers.by(id, now);
+    }
+
+    /// A frame came under the session `index`: its Final has arrived.
+    fn heard_under(&mut self, id: u32, index: u32) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.asking.take_if(|asking| asking.index == index);
+    }
+}
+
+/// Frames that are not sealed.
+impl Gateway {
+    fn handle_frame(
+        &mut self,
+        now: Moment,
+        from: &Endpoint,
+        frame: FrameType,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        match frame {
+            FrameType::HandshakeInit => self.receive_init(now, from, datagram),
+            FrameType::HandshakeResponse => self.receive_response(now, from, datagram),
+            FrameType::HandshakeFinal => self.receive_final(now, from, datagram),
+            FrameType::CookieReply => {
+                let reply = CookieReply::parse(datagram).map_err(reason)?;
+                self.handle_cookie(now, from, &reply)
+            }
+            FrameType::RegisterAgain => {
+                self.relay.check_source(from)?;
+                let notice = RegisterAgain::parse(datagram).map_err(reason)?;
+                self.handle_register_again(now, &notice);
+                Ok(())
+            }
+            FrameType::Error => {
+                let error = ErrorReply::parse(datagram).map_err(reason)?;
+                self.handle_error(from, &error)
+            }
+            FrameType::Data | FrameType::Control => Err(DropReason::UnexpectedType),
+        }
+    }
+
+    fn receive_init(&mut self, now: Moment, from: &Endpoint, datagram: &[u8]) -> Result<(), DropReason> {
+        let init = Init::parse(datagram).map_err(reason)?;
+        if !mac::verify_mac1(&self.keys, Init::mac1_input(datagram), &init.mac1) {
+            return Err(DropReason::WrongToken);
+        }
+        if init.kind != wire::Kind::GatewayToGateway {
+            return Err(DropReason::UnexpectedType);
+        }
+        if self.relay.check_source(from).is_ok() && !init.route.source.is_none() {
+            return self.handle_init(now, &init);
+        }
+        // A stranger, or a peer on a direct path: the address has to be proven first.
+        let rng = &mut self.rng;
+        self.cookies.refresh(now, || {
+            let mut secret = [0; 32];
+            rng.fill_bytes(&mut secret);
+            secret
+        });
+        let endpoint = mac::endpoint_bytes(from);
+        if self.cookies.verify(&endpoint, Init::mac2_input(datagram), &init.mac2) {
+            // It is: but the only paths that are taken are relayed ones.
+            return Err(DropReason::UnknownEndpoint);
+        }
+        let mut nonce = [0; 12];
+        self.rng.fill_bytes(&mut nonce);
+        let sealed = self.cookies.cookie(&endpoint).seal(&self.keys, nonce, &init.mac1);
+        let reply = CookieReply { route: Route::DIRECT, receiver_index: init.sender_index, nonce, sealed };
+        self.push(Outgoing::Send { bytes: reply.emit().to_vec(), to: *from });
+        Err(if init.mac2 == [0; 16] { DropReason::NoCookie } else { DropReason::WrongCookie })
+    }
+
+    fn receive_response(&mut self, now: Moment, from: &Endpoint, datagram: &[u8]) -> Result<(), DropReason> {
+        let response = Response::parse(datagram).map_err(reason)?;
+        if !mac::verify_mac1(&self.keys, wire::mac1_input(datagram), &response.mac1) {
+            return Err(DropReason::WrongToken);
+        }
+        match (self.indexes.owner(response.receiver_index), response.kind) {
+            (Some(Owner::Asking(id)), wire::Kind::GatewayToGateway) => {
+                self.relay.check_source(from)?;
+                self.handle_response(now, id, &response)
+            }
+            (Some(Owner::Registering), wire::Kind::GatewayToTransfer) => {
+                self.handle_transfer_response(now, from, &response)
+            }
+            // The session exists already: the response came twice.
+            (Some(Owner::Session(_)), wire::Kind::GatewayToGateway) => Err(DropReason::Duplicate),
+            _ => Err(DropReason::UnknownHandshake),
+        }
+    }
+
+    fn receive_final(&mut self, now: Moment, from: &Endpoint, datagram: &[u8]) -> Result<(), DropReason> {
+        let last = Final::parse(datagram).map_err(reason)?;
+        if !mac::verify_mac1(&self.keys, wire::mac1_input(datagram), &last.mac1) {
+            return Err(DropReason::WrongToken);
+        }
+        self.relay.check_source(from)?;
+        match (self.indexes.owner(last.receiver_index), last.kind) {
+            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => {
+                self.handle_final(place, last.receiver_index, last.noise)
+            }
+            (Some(Owner::Session(id)), wire::Kind::GatewayToGateway) => {
+                self.handle_final_again(now, id, last.receiver_index)
+            }
+            _ => Err(DropReason::UnknownHandshake),
+        }
+    }
+
+    /// An unsealed error: a hint.
+    fn handle_error(&mut self, from: &Endpoint, error: &ErrorReply) -> Result<(), DropReason> {
+        if !self.relay.is_candidate(from) {
+            return Err(DropReason::UnknownEndpoint);
+        }
+        self.relay_told_error(error);
+        Ok(())
+    }
+}
+
+/// Why a frame could not be opened.
+pub(super) fn refused(refused: Refused) -> DropReason {
+    match refused {
+        Refused::Replayed(_) => DropReason::Replayed,
+        Refused::PastLimit => DropReason::PastLimit,
+        Refused::Unopened(_) => DropReason::NotAuthentic,
+    }
+}
+
+/// Why a frame could not be read.
+pub(super) fn reason(malformed: Malformed) -> DropReason {
+    match malformed {
+        Malformed::TooShort => DropReason::TooShort,
+        Malformed::TooLong | Malformed::BadField | Malformed::MissingField => DropReason::Malformed,
+    }
+}
+
+/// Whether `from` is the endpoint `wanted`.
+pub(super) fn is_from(from: &Endpoint, wanted: Option<&Endpoint>) -> bool {
+    wanted.is_some_and(|wanted| addresses::same(from, wanted))
+}

@@ -1,0 +1,275 @@
+//! The peer table: who is known, in which state, and what waits for them. All of it bounded.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use mesh_wire::message::PeerRecord;
+use mesh_wire::route::Slot;
+
+use super::handshake::Asking;
+use super::timers::Timers;
+use crate::seam::Moment;
+use crate::session::PublicKey;
+use crate::session::keyring::Keyring;
+
+/// Peers that are known at once: a whole /16.
+pub(super) const PEERS_MAX: usize = 65_536;
+/// Packets that wait for one peer's session.
+pub(super) const QUEUE_PACKETS_MAX: usize = 32;
+/// Packets that wait in all.
+pub(super) const QUEUED_PACKETS_MAX: usize = 1024;
+/// How long a packet waits.
+pub(super) const QUEUE_TIME: Duration = Duration::from_secs(5);
+/// How long it is remembered that nobody holds an address.
+pub(super) const ABSENT_TIME: Duration = Duration::from_secs(2);
+/// Lookups each second, and at once: a thousand peers are found within two seconds.
+pub(super) const LOOKUPS_PER_SECOND: u32 = 500;
+pub(super) const LOOKUPS_BURST: u32 = 256;
+/// A lookup subscribes for 300 s; it is renewed before that.
+pub(super) const LOOKUP_RENEWED: Duration = Duration::from_secs(240);
+/// After the transfer was restarted, or a session died, a peer that it does not know may still be on its way back.
+pub(super) const ABSENT_GRACE: Duration = Duration::from_secs(5);
+
+/// A packet that waits for a session.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) since: Moment,
+    pub(super) bytes: Box<[u8]>,
+}
+
+/// A question to the transfer that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup {
+    /// Its number.
+    pub(super) request: u32,
+    /// How often it was asked.
+    pub(super) attempt: u32,
+    /// When it is asked, or asked again.
+    pub(super) next_at: Moment,
+}
+
+/// Counters of one peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) packets_in: u64,
+    pub(super) bytes_in: u64,
+    pub(super) packets_out: u64,
+    pub(super) bytes_out: u64,
+}
+
+/// Probing of a session under which nothing came back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probing {
+    /// Probes sent.
+    pub(super) sent: u32,
+    /// When the next one is due, or the session is given up.
+    pub(super) next_at: Moment,
+}
+
+/// What the gateway knows of one virtual address.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) ip4: Ipv4Addr,
+    /// What the transfer vouches for; `None`: not known, or nobody.
+    pub(super) record: Option<PeerRecord>,
+    /// Which start of the transfer, counted by us, the record's slot belongs to.
+    pub(super) transfer_epoch: u32,
+    /// When the record was last told.
+    pub(super) learned_at: Option<Moment>,
+    /// Changes may have been missed: ask again when convenient.
+    pub(super) refresh: bool,
+    pub(super) lookup: Option<Lookup>,
+    /// Until then nobody holds the address.
+    pub(super) absent_until: Option<Moment>,
+    /// Since when the address was looked for in vain, while it may still come back.
+    pub(super) missing_since: Option<Moment>,
+    pub(super) keyring: Option<Keyring>,
+    pub(super) asking: Option<Asking>,
+    /// When our next handshake may begin: after a failure, or while the peer's own is under way.
+    pub(super) ask_at: Option<Moment>,
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) traffic: Traffic,
+    /// Last inner packet in either direction.
+    pub(super) used_at: Moment,
+    /// First packet sent since the last one came.
+    pub(super) unanswered_since: Option<Moment>,
+    pub(super) received_at: Option<Moment>,
+    pub(super) probing: Option<Probing>,
+    /// Whether [`super::Event::PeerUp`] was told and not yet [`super::Event::PeerDown`].
+    pub(super) up: bool,
+    /// Numbers the packets that go as halves.
+    pub(super) half_id: u16,
+    /// The first half of the packet that waits longest was sent.
+    pub(super) half_sent: bool,
+    /// When a Confirm was last repeated.
+    pub(super) confirmed_at: Option<Moment>,
+}
+
+impl Peer {
+    fn new(ip4: Ipv4Addr, now: Moment) -> Self {
+        Self {
+            ip4,
+            record: None,
+            transfer_epoch: 0,
+            learned_at: None,
+            refresh: false,
+            lookup: None,
+            absent_until: None,
+            missing_since: None,
+            keyring: None,
+            asking: None,
+            ask_at: None,
+            queue: VecDeque::new(),
+            traffic: Traffic::default(),
+            used_at: now,
+            unanswered_since: None,
+            received_at: None,
+            probing: None,
+            up: false,
+            half_id: 0,
+            half_sent: false,
+            confirmed_at: None,
+        }
+    }
+
+    /// The slot it is reached at.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        self.record.as_ref().map(|record| record.slot)
+    }
+
+    /// The key that is vouched for.
+    pub(super) fn key(&self) -> Option<&PublicKey> {
+        self.record.as_ref().map(|record| &record.key)
+    }
+
+    /// Whether packets can be sealed for it.
+    pub(super) fn has_session(&self) -> bool {
+        self.keyring.as_ref().is_some_and(|keyring| keyring.current().is_some())
+    }
+}
+
+/// All peers. A peer is named by its place, which stays as long as it is known.
+#[derive(Debug)]
+pub(super) struct Peers {
+    places: Vec<Option<Box<Peer>>>,
+    vacant: Vec<u32>,
+    by_ip4: HashMap<Ipv4Addr, u32, ahash::RandomState>,
+    by_slot: HashMap<Slot, u32, ahash::RandomState>,
+    /// When each is to be looked at next.
+    pub(super) timers: Timers,
+    /// Packets that wait, of all peers.
+    pub(super) queued: usize,
+}
+
+impl Peers {
+    /// No peers. `seeds` key the hashes: whoever chooses addresses must not choose collisions.
+    pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
+        Self {
+            places: Vec::new(),
+            vacant: Vec::new(),
+            by_ip4: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
+            by_slot: HashMap::with_hasher(ahash::RandomState::with_seeds(b, a, d, c)),
+            timers: Timers::default(),
+            queued: 0,
+        }
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&Peer> {
+        self.places.get(id as usize)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Peer> {
+        self.places.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn find(&self, ip4: Ipv4Addr) -> Option<u32> {
+        self.by_ip4.get(&ip4).copied()
+    }
+
+    /// The peer in a slot of the transfer, of its present start.
+    pub(super) fn find_slot(&self, slot: Slot) -> Option<u32> {
+        self.by_slot.get(&slot).copied()
+    }
+
+    /// The peer with this address, made if need be; `None` when the table is full.
+    pub(super) fn find_or_add(&mut self, ip4: Ipv4Addr, now: Moment) -> Option<u32> {
+        if let Some(id) = self.find(ip4) {
+            return Some(id);
+        }
+        let peer = Some(Box::new(Peer::new(ip4, now)));
+        let id = match self.vacant.pop() {
+            Some(id) => {
+                self.places[id as usize] = peer;
+                id
+            }
+            None if self.places.len() < PEERS_MAX => {
+                self.places.push(peer);
+                u32::try_from(self.places.len() - 1).expect("at most 65,536 peers")
+            }
+            None => return None,
+        };
+        self.by_ip4.insert(ip4, id);
+        Some(id)
+    }
+
+    /// Forgets a peer that has no session, handshake or packet left.
+    pub(super) fn remove(&mut self, id: u32) {
+        self.set_record(id, None);
+        if let Some(peer) = self.places.get_mut(id as usize).and_then(Option::take) {
+            self.by_ip4.remove(&peer.ip4);
+            self.queued -= peer.queue.len();
+            self.timers.clear(id);
+            self.vacant.push(id);
+        }
+    }
+
+    /// Sets what is vouched for a peer, and where it is found by slot.
+    pub(super) fn set_record(&mut self, id: u32, record: Option<PeerRecord>) {
+        let Some(peer) = self.places.get_mut(id as usize).and_then(Option::as_deref_mut) else { return };
+        if let Some(old) = peer.slot()
+            && self.by_slot.get(&old) == Some(&id)
+        {
+            self.by_slot.remove(&old);
+        }
+        if let Some(record) = &record {
+            self.by_slot.insert(record.slot, id);
+        }
+        peer.record = record;
+    }
+
+    /// Slots of an earlier start of the transfer mean nothing.
+    pub(super) fn forget_slots(&mut self) {
+        self.by_slot.clear();
+    }
+
+    /// All peers, in order of their places.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        (0..).zip(&self.places).filter(|(_, peer)| peer.is_some()).map(|(id, _)| id).collect()
+    }
+
+    /// All peers, in order of their places.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.places.iter().flatten().map(|peer| &**peer)
+    }
+
+    /// Whether there is room for one more packet to wait for this peer.
+    pub(super) fn has_room_to_wait(&self, id: u32) -> bool {
+        self.queued < QUEUED_PACKETS_MAX && self.get(id).is_some_and(|peer| peer.queue.len() < QUEUE_PACKETS_MAX)
+    }
+
+    /// Lets a packet wait; the caller saw that there is room.
+    pub(super) fn enqueue(&mut self, id: u32, now: Moment, packet: &[u8]) {
+        if let Some(peer) = self.get_mut(id) {
+            peer.queue.push_back(Queued { since: now, bytes: packet.into() });
+            self.queued += 1;
+        }
+    }
+
+    /// The packet of a peer that waits longest.
+    pub(super) fn dequeue(&mut self, id: u32) -> Option<Queued> {
+        let packet = self.get_mut(id)?.queue.pop_front()?;
+        self.queued -= 1;
+        Some(packet)
+    }
+}

@@ -1,0 +1,191 @@
+//! What a gateway says of itself: the schema of `gateway status --json`, as far as the state machine knows it.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::Serialize;
+
+use super::Gateway;
+use super::paths::PathKind;
+use crate::drops::{DropReason, Drops};
+use crate::seam::Moment;
+
+/// A gateway at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Its virtual address.
+    pub ip4: Ipv4Addr,
+    /// Its unique local IPv6 address.
+    pub ip6: Ipv6Addr,
+    /// Its name; may be empty.
+    pub name: String,
+    /// The namespace: the port of the transfer.
+    pub namespace: u16,
+    /// The first 24 bits of its static key, in hexadecimal.
+    pub key: String,
+    /// MTU of the virtual interface, in bytes.
+    pub inside_mtu: u16,
+    /// Outer packet that paths are taken to carry, in bytes.
+    pub outer_bytes: u16,
+    /// Its transfer.
+    pub transfer: TransferStatus,
+    /// Peers that are known, in order of their addresses.
+    pub peers: Vec<PeerStatus>,
+    /// Inner packets that wait for a session.
+    pub packets_waiting: usize,
+    /// Halves of packets that were given up because the other half did not come.
+    pub halves_lost: u64,
+    /// Datagrams and packets dropped, by reason.
+    pub drops: Drops,
+    /// Frames refused because they came before, or belong to no session of this start: the sum of two of the reasons.
+    pub replayed: u64,
+}
+
+/// How the gateway stands with its transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferState {
+    /// Its name was not resolved yet.
+    Resolving,
+    /// A handshake is under way.
+    Connecting,
+    /// The virtual address is held.
+    Registered,
+    /// The virtual address is refused.
+    Refused,
+}
+
+/// A gateway's transfer.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransferStatus {
+    /// How we stand with it.
+    pub state: TransferState,
+    /// Its address, once it answered.
+    pub endpoint: Option<SocketAddr>,
+    /// Where it sees us.
+    pub observed: Option<SocketAddr>,
+    /// Our slot in its table.
+    pub slot: Option<u32>,
+    /// Since when the address is held, in seconds.
+    pub registered_seconds: Option<u64>,
+    /// The first 24 bits of its static key, in hexadecimal.
+    pub key: Option<String>,
+    /// Cipher of the session with it.
+    pub cipher: Option<&'static str>,
+    /// For how long it has not answered, in seconds.
+    pub silent_seconds: Option<u64>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerStatus {
+    /// Its virtual address.
+    pub ip4: Ipv4Addr,
+    /// Its name; may be empty.
+    pub name: String,
+    /// The first 24 bits of its static key, in hexadecimal; `None`: nobody is known to hold the address.
+    pub key: Option<String>,
+    /// Whether that key is vouched for.
+    pub verified: bool,
+    /// Whether there is a session.
+    pub connected: bool,
+    /// Kind of the path to it.
+    pub path: Option<PathKind>,
+    /// Where datagrams to it are sent: to itself or to a relay.
+    pub endpoint: Option<SocketAddr>,
+    /// Cipher of the session.
+    pub cipher: Option<&'static str>,
+    /// Age of the session's keys, in seconds.
+    pub handshake_seconds: Option<u64>,
+    /// Time since it was heard, in seconds.
+    pub heard_seconds: Option<u64>,
+    /// Inner packets received.
+    pub packets_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Inner packets sent.
+    pub packets_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Inner packets that wait for a session.
+    pub packets_waiting: usize,
+}
+
+/// The first 24 bits of a key.
+fn short([a, b, c, ..]: &[u8; 32]) -> String {
+    format!("{a:02x}{b:02x}{c:02x}")
+}
+
+impl Gateway {
+    /// What the gateway knows and did so far.
+    pub fn status(&self, now: Moment) -> Status {
+        let mut peers: Vec<PeerStatus> = self.peers.iter().map(|peer| self.peer_status(now, peer)).collect();
+        peers.sort_by_key(|peer| peer.ip4);
+        Status {
+            ip4: self.network.ip4(),
+            ip6: self.network.ip6(),
+            name: self.name.clone(),
+            namespace: self.keys.namespace(),
+            key: short(self.static_key.public()),
+            inside_mtu: self.outer.inside_mtu(),
+            outer_bytes: self.outer.bytes(),
+            transfer: self.transfer_status(now),
+            peers,
+            packets_waiting: self.peers.queued,
+            halves_lost: self.joiner.lost(),
+            drops: self.drops.clone(),
+            replayed: self.drops.get(DropReason::Replayed) + self.drops.get(DropReason::UnknownSession),
+        }
+    }
+
+    /// Datagrams and packets dropped so far, by reason.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    fn transfer_status(&self, now: Moment) -> TransferStatus {
+        let relay = &self.relay;
+        let registration = relay.registration();
+        let state = if registration.is_some() {
+            TransferState::Registered
+        } else if relay.refused_reason().is_some() {
+            TransferState::Refused
+        } else if !relay.addresses.is_empty() {
+            TransferState::Connecting
+        } else {
+            TransferState::Resolving
+        };
+        let control = relay.control.as_ref();
+        TransferStatus {
+            state,
+            endpoint: control.map(|control| control.endpoint.remote),
+            observed: registration.map(|registration| registration.observed),
+            slot: relay.place().map(|(_, slot)| slot.index),
+            registered_seconds: registration.map(|registration| now.since(registration.since).as_secs()),
+            key: relay.pinned().as_ref().map(short),
+            cipher: control.map(|control| control.established.cipher().name()),
+            silent_seconds: relay.silent_since.map(|since| now.since(since).as_secs()),
+        }
+    }
+
+    fn peer_status(&self, now: Moment, peer: &super::peers::Peer) -> PeerStatus {
+        let session = peer.keyring.as_ref().and_then(|keyring| keyring.current());
+        let path = self.relay.path_to(peer);
+        PeerStatus {
+            ip4: peer.ip4,
+            name: peer.record.as_ref().map(|record| record.name.clone()).unwrap_or_default(),
+            key: peer.key().map(short),
+            verified: peer.record.is_some(),
+            connected: session.is_some(),
+            path: path.map(|path| path.kind),
+            endpoint: path.map(|path| path.endpoint.remote),
+            cipher: session.map(|session| session.cipher().name()),
+            handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
+            heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
+            packets_in: peer.traffic.packets_in,
+            bytes_in: peer.traffic.bytes_in,
+            packets_out: peer.traffic.packets_out,
+            bytes_out: peer.traffic.bytes_out,
+            packets_waiting: peer.queue.len(),
+        }
+    }
+}

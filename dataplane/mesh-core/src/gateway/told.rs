@@ -1,0 +1,174 @@
+//! What the transfer says under its session.
+
+use std::net::SocketAddr;
+
+use mesh_wire::message::{Message, RefusedReason};
+use mesh_wire::route::Slot;
+use mesh_wire::sealed::HEADER_BYTES;
+
+use super::outside::{is_from, refused};
+use super::register::{Attempt, AttemptStage};
+use super::relay::{REGISTER_INTERVAL, Registration};
+use super::{Event, Gateway};
+use crate::drops::DropReason;
+use crate::seam::{Endpoint, Moment};
+
+impl Gateway {
+    /// Takes a control frame under the session `index` with a transfer.
+    pub(super) fn handle_transfer_control(
+        &mut self,
+        now: Moment,
+        from: &Endpoint,
+        index: u32,
+        counter: u64,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let control = self.relay.control.as_mut().filter(|control| control.index == index);
+        let (established, endpoint, fresh) = match (control, &mut self.relay.attempt) {
+            (Some(control), _) => (&mut control.established, control.endpoint, false),
+            (
+                None,
+                Some(Attempt { stage: AttemptStage::Registering { established, endpoint, .. }, index: own, .. }),
+            ) if *own == index => (&mut **established, *endpoint, true),
+            _ => return Err(DropReason::UnknownSession),
+        };
+        if !is_from(from, Some(&endpoint)) {
+            return Err(DropReason::WrongEndpoint);
+        }
+        let (head, body) = datagram.split_at_mut(HEADER_BYTES);
+        let bytes = established.open(counter, head, body).map_err(refused)?;
+        let message = Message::decode(&body[..bytes]).map_err(|_| DropReason::Malformed)?;
+        let message = message.ok_or(DropReason::UnknownMessage)?;
+        if fresh {
+            // The transfer has the keys: this session it is from here on.
+            self.adopt_attempt(now);
+        }
+        self.relay.heard(now);
+        self.handle_transfer_message(now, message)
+    }
+
+    fn handle_transfer_message(&mut self, now: Moment, message: Message) -> Result<(), DropReason> {
+        match message {
+            Message::Registered { slot, observed, boot, change, ticket, .. } => {
+                self.relay.ticket = ticket;
+                self.registered(now, slot, observed, boot, change);
+            }
+            Message::Refused { reason, .. } => self.registration_refused(now, reason),
+            Message::KeepaliveAck { seq, observed, boot, change } => {
+                self.keepalive_answered(now, seq, observed, boot, change);
+            }
+            Message::Probe { seq } => self.send_to_transfer(now, &Message::ProbeReply { seq }),
+            Message::Found { peer, .. } => self.found(now, peer),
+            Message::NotFound { request, target } => self.not_found(now, request, target),
+            Message::Change { number, ip4, peer } => {
+                // Those that come late were made up for by asking.
+                let ahead = number.wrapping_sub(self.relay.change);
+                if ahead == 0 || ahead > u32::MAX / 2 {
+                    return Err(DropReason::Duplicate);
+                }
+                self.relay.change = number;
+                if ahead > 1 {
+                    self.refresh_peers(now);
+                }
+                self.changed(now, ip4, peer);
+            }
+            Message::Hello { .. }
+            | Message::Welcome { .. }
+            | Message::Register { .. }
+            | Message::Keepalive { .. }
+            | Message::Lookup { .. }
+            | Message::Goodbye
+            | Message::Identity { .. }
+            | Message::Confirm { .. }
+            | Message::ProbeReply { .. }
+            | Message::Close { .. } => return Err(DropReason::UnknownMessage),
+        }
+        Ok(())
+    }
+
+    fn registered(&mut self, now: Moment, slot: Slot, observed: SocketAddr, boot: u64, change: u32) {
+        let Some(control) = &self.relay.control else { return };
+        let transfer = control.endpoint.remote;
+        let news = self.relay.registration.is_none() || self.relay.slot != Some(slot) || self.relay.boot != Some(boot);
+        let first = !self.relay.ever;
+        if self.relay.boot != Some(boot) {
+            // Slots of its earlier start mean nothing: every peer has to be found again.
+            self.relay.boot = Some(boot);
+            self.relay.epoch = self.relay.epoch.wrapping_add(1);
+            self.relay.change = change;
+            self.peers.forget_slots();
+        } else if self.relay.change != change {
+            self.relay.change = change;
+            self.refresh_peers(now);
+        }
+        self.relay.slot = Some(slot);
+        self.relay.ever = true;
+        self.relay.refused = None;
+        self.relay.register_at = None;
+        self.relay.version_told = false;
+        self.relay.key_told = false;
+        self.relay.silent_since = None;
+        let since = self.relay.registration.filter(|_| !news).map_or(now, |registration| registration.since);
+        self.relay.registration = Some(Registration { since, observed });
+        self.life_shown();
+        if std::mem::take(&mut self.relay.silence_told) {
+            self.tell(Event::TransferBack);
+        }
+        if news {
+            self.tell(Event::Registered { transfer, observed, slot, first });
+        }
+        for id in self.peers.ids() {
+            self.peers.timers.by(id, now);
+        }
+        self.tend_answers(now);
+    }
+
+    fn registration_refused(&mut self, now: Moment, reason: RefusedReason) {
+        let told = self.relay.refused.replace(reason) == Some(reason);
+        self.relay.registration = None;
+        self.relay.slot = None;
+        self.relay.register_at = Some(now + REGISTER_INTERVAL);
+        self.relay.silent_since = None;
+        self.life_shown();
+        if !told {
+            let (ip4, first) = (self.network.ip4(), !self.relay.ever);
+            self.tell(Event::Refused { reason, ip4, first });
+        }
+    }
+
+    fn keepalive_answered(&mut self, now: Moment, seq: u32, observed: SocketAddr, boot: u64, change: u32) {
+        let keepalives = &mut self.relay.keepalives;
+        if let Some(sent) = keepalives.sent_at
+            && keepalives.seq == seq
+        {
+            keepalives.took = now.since(sent);
+        }
+        self.life_shown();
+        self.relay.silent_since = None;
+        if std::mem::take(&mut self.relay.silence_told) {
+            self.tell(Event::TransferBack);
+        }
+        let waiting = |attempt: &Attempt| matches!(attempt.stage, AttemptStage::Waiting { .. });
+        if self.relay.attempt.as_ref().is_some_and(waiting) {
+            // It was only slow.
+            self.drop_attempt();
+        }
+        self.relay.attempt_at = None;
+        if let Some(registration) = &mut self.relay.registration {
+            registration.observed = observed;
+        }
+        if self.relay.boot != Some(boot) {
+            self.relay.attempt_at = Some(now);
+        } else if self.relay.change != change {
+            self.relay.change = change;
+            self.refresh_peers(now);
+        }
+    }
+
+    fn life_shown(&mut self) {
+        let keepalives = &mut self.relay.keepalives;
+        keepalives.sent_at = None;
+        keepalives.misses = 0;
+        keepalives.hinted = false;
+    }
+}
