@@ -88,7 +88,7 @@ mod linux {
 
         let line = ["-public", "you.domain.com", "-bind", "8000", "-nums", "1000", "-token", TOKEN];
         let mut transfer = start(options, &cloud, &options.transfer, &line)?;
-        transfer.wait_for_line("namespaces", START).context("the transfer did not start")?;
+        transfer.wait_for_line("join with", START).context("the transfer did not start")?;
         let mut gateways = Vec::new();
         for (host, ip) in [(&office, FIRST), (&home, SECOND)] {
             let ip = ip.to_string();
