@@ -9,6 +9,10 @@ use mesh_core::seam::{Arrival, Endpoint, Slab, SocketId};
 
 use crate::inside::InsideDevice;
 
+pub mod portable;
+#[cfg(target_os = "linux")]
+pub mod uring;
+
 /// Moves trains between sockets, the virtual interface and the pump. Knows nothing of what they carry.
 ///
 /// One turn of the pump:

@@ -1,1 +1,39 @@
-//! skeleton
+//! Where engines and state machines meet, and what makes programs of them.
+//!
+//! - [`engine`] is the seam to what moves datagrams, [`inside`] the virtual interface, [`select`] the choice among engines;
+//! - [`pump`] is the loop, [`worker`] a thread that runs it, [`mailbox`] how other threads reach it, [`helpers`] who does the
+//!   slow work;
+//! - [`cli`], [`config`], [`log`], [`state`], [`status`], [`signals`] and [`limits`] are what a program needs besides;
+//! - [`transfer`] and [`gateway`] put them together.
+//!
+//! Only [`clock`] reads the clock of the data plane, and only [`pump`] calls both an engine and a state machine.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod gateway;
+pub mod helpers;
+pub mod hex;
+pub mod iface;
+pub mod inside;
+pub mod limits;
+pub mod log;
+pub mod mailbox;
+pub mod ports;
+pub mod pump;
+pub mod resolve;
+pub mod secret;
+pub mod select;
+pub mod signals;
+pub mod state;
+pub mod status;
+pub mod transfer;
+pub mod worker;
+
+#[cfg(target_os = "linux")]
+#[path = "os/linux.rs"]
+mod imp;
+#[cfg(windows)]
+#[path = "os/windows.rs"]
+mod imp;

@@ -1,0 +1,31 @@
+//! Limits of the process that the program raises by itself.
+
+use crate::imp;
+
+/// Descriptors beside the sockets of namespaces: rings, logs, status, helper pipes, and what libraries open.
+const FILES_BESIDE: u64 = 512;
+
+/// Makes room for `sockets` open sockets. The error is one line that names the limit and the remedy.
+pub fn make_room(sockets: u16) -> anyhow::Result<()> {
+    // Every socket twice: the engine may hold a copy of each while it registers them.
+    let wanted = 2 * u64::from(sockets) + FILES_BESIDE;
+    let reached = imp::raise_open_files(wanted)?;
+    let least = u64::from(sockets) + FILES_BESIDE / 4;
+    if reached < least {
+        anyhow::bail!(
+            "the limit of open files is {reached} and {sockets} ports need {least}: raise it (ulimit -n {wanted}) or give a smaller -nums"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_ports_have_room() {
+        make_room(1000).unwrap();
+        assert!(imp::raise_open_files(0).unwrap() >= 1128);
+    }
+}

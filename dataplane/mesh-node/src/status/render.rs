@@ -1,0 +1,219 @@
+//! Status documents as tables for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// A table whose columns are as wide as their widest cell. Without rows it is empty.
+fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heads[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut text = String::new();
+    let heads: Vec<String> = heads.iter().map(ToString::to_string).collect();
+    for row in [&heads].into_iter().chain(&rows) {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let _ = writeln!(text, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
+/// A field as text; nothing for what is missing. Control characters of names become `?`.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) if text.is_empty() => "-".into(),
+        Value::String(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn bytes(value: &Value) -> String {
+    let Some(bytes) = value.as_u64() else { return cell(value) };
+    let mut amount = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if amount < 1000.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") };
+        }
+        amount /= 1000.0;
+    }
+    format!("{amount:.1} TB")
+}
+
+fn seconds(value: &Value) -> String {
+    let Some(seconds) = value.as_u64() else { return cell(value) };
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// What both programs begin with.
+fn head(document: &Value, which: &str) -> String {
+    let text = |name: &str| cell(&document[name]);
+    format!(
+        "{} {} ({which}), process {}, up {}\n  engine {} ({})\n  token fingerprint {}, public key {}\n",
+        text("program"),
+        text("version"),
+        text("pid"),
+        seconds(&document["uptime_seconds"]),
+        text("engine"),
+        text("engine_reason"),
+        text("fingerprint"),
+        text("public_key"),
+    )
+}
+
+/// The data threads, and what was dropped.
+fn tail(document: &Value) -> String {
+    let rows = document["cores"].as_array().into_iter().flatten().map(|core| {
+        let mut row = vec![cell(&core["core"])];
+        row.extend(["trains_in", "datagrams_in", "datagrams_out", "sends"].map(|name| cell(&core[name])));
+        row.extend(["bytes_in", "bytes_out"].map(|name| bytes(&core[name])));
+        row
+    });
+    let heads = ["core", "trains in", "datagrams in", "datagrams out", "sends", "in", "out"];
+    let mut text = format!("\n{}", table(&heads, rows.collect()));
+    let mut drops: Vec<String> = Vec::new();
+    for (name, count) in document["drops"].as_object().into_iter().flatten() {
+        drops.push(format!("{name} {count}"));
+    }
+    for core in document["cores"].as_array().into_iter().flatten() {
+        for (name, count) in core.as_object().into_iter().flatten() {
+            if let Some(reason) = name.strip_prefix("drops_")
+                && count.as_u64() > Some(0)
+            {
+                drops.push(format!("core {} {} {count}", core["core"], reason.replace('_', "-")));
+            }
+        }
+    }
+    for (name, what) in [("jobs_refused", "handshake steps"), ("log_lines_dropped", "log lines")] {
+        if document[name].as_u64() > Some(0) {
+            drops.push(format!("{what} {}", document[name]));
+        }
+    }
+    let _ = writeln!(text, "\n  dropped: {}", if drops.is_empty() { "nothing".into() } else { drops.join(", ") });
+    text
+}
+
+/// A [`super::TransferReport`].
+pub(super) fn transfer(document: &Value) -> String {
+    let bind = document["bind"].as_u64().unwrap_or_default();
+    let last = bind + document["nums"].as_u64().unwrap_or_default().saturating_sub(1);
+    let mut text = head(document, &format!("ports {bind}-{last}"));
+    let _ = writeln!(text, "  public {}, {} ports bound", cell(&document["public"]), document["ports_bound"]);
+    if document["ports_busy"].as_array().is_some_and(|busy| !busy.is_empty()) {
+        let _ = writeln!(text, "  in use by others: {}", cell(&document["ports_busy"]));
+    }
+    let mut rows = Vec::new();
+    for namespace in document["namespaces"].as_array().into_iter().flatten() {
+        for member in namespace["members"].as_array().into_iter().flatten() {
+            rows.push(vec![
+                cell(&namespace["namespace"]),
+                cell(&member["ip"]),
+                cell(&member["name"]),
+                cell(&member["endpoint"]),
+                seconds(&member["age_seconds"]),
+                seconds(&member["heard_seconds"]),
+                cell(&member["datagrams_forwarded"]),
+                bytes(&member["bytes_forwarded"]),
+            ]);
+        }
+    }
+    let heads = ["port", "address", "name", "endpoint", "age", "heard", "datagrams", "forwarded"];
+    let members = if rows.is_empty() { "  no gateway is registered\n".into() } else { table(&heads, rows) };
+    text + "\n" + &members + &tail(document)
+}
+
+/// A [`super::GatewayReport`].
+pub(super) fn gateway(document: &Value) -> String {
+    let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));
+    let mut text = head(document, &which);
+    let transfer = &document["transfer"];
+    let _ = writeln!(
+        text,
+        "  sending from {}\n  transfer {}: {} at {}, seen at {}",
+        cell(&document["outside"]),
+        cell(&document["trans"]),
+        cell(&transfer["state"]),
+        cell(&transfer["endpoint"]),
+        cell(&transfer["observed"]),
+    );
+    let rows: Vec<Vec<String>> = document["peers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|peer| {
+            vec![
+                cell(&peer["ip4"]),
+                cell(&peer["name"]),
+                cell(&peer["path"]),
+                cell(&peer["endpoint"]),
+                cell(&peer["cipher"]),
+                cell(&peer["verified"]),
+                seconds(&peer["handshake_seconds"]),
+                bytes(&peer["bytes_in"]),
+                bytes(&peer["bytes_out"]),
+            ]
+        })
+        .collect();
+    let heads = ["address", "name", "path", "endpoint", "cipher", "verified", "handshake", "in", "out"];
+    let peers = if rows.is_empty() { "  no session with a peer\n".into() } else { table(&heads, rows) };
+    text + "\n" + &peers + &tail(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_must_be() {
+        let text = table(&["a", "long head"], vec![vec!["wide cell".into(), "x".into()], vec!["y".into(), "z".into()]]);
+        assert_eq!(text, "  a          long head\n  wide cell  x\n  y          z\n");
+        assert_eq!(table(&["a"], vec![]), "");
+    }
+
+    #[test]
+    fn amounts_are_for_people() {
+        for (amount, text) in [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (2_000_000_000_000_u64, "2.0 TB")] {
+            assert_eq!(bytes(&amount.into()), text);
+        }
+        for (amount, text) in [(119, "119 s"), (120, "2 min"), (7_200, "2 h"), (172_800, "2 d")] {
+            assert_eq!(seconds(&amount.into()), text);
+        }
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(cell(&"\x1b[2Jx".into()), "?[2Jx");
+    }
+
+    #[test]
+    fn a_transfer_shows_its_members_and_drops() {
+        let document = serde_json::json!({
+            "program": "transfer", "version": "1", "pid": 7, "uptime_seconds": 5, "engine": "uring", "engine_reason": "works",
+            "fingerprint": "abcdef", "public_key": "00", "bind": 8000, "nums": 3, "public": "h", "ports_bound": 2, "ports_busy": ["8001"],
+            "namespaces": [{ "namespace": 8000, "members": [{ "ip": "172.168.0.1", "name": "n", "endpoint": "192.0.2.1:5",
+                "age_seconds": 1, "heard_seconds": 0, "datagrams_forwarded": 4, "bytes_forwarded": 5000 }] }],
+            "cores": [{ "core": 0, "trains_in": 1, "drops_send_full": 2 }], "drops": { "empty": 3 },
+        });
+        let text = transfer(&document);
+        for expect in [
+            "(ports 8000-8002)",
+            "in use by others: 8001",
+            "172.168.0.1  n",
+            "5.0 kB",
+            "dropped: empty 3, core 0 send-full 2",
+        ] {
+            assert!(text.contains(expect), "{expect} is not in {text}");
+        }
+    }
+}

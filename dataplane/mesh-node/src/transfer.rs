@@ -1,0 +1,444 @@
+//! The program `transfer`: ports, data threads and what holds them together.
+//!
+//! 1. the token is stretched on a thread of its own while the ports are bound;
+//! 2. one data thread for each core makes its engine and takes its share of the ports (port number modulo cores);
+//! 3. the main thread waits: for the wish to stop, for a data thread that ended, for a busy port to become free.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use mesh_core::seam::Moment;
+use mesh_core::session::token::{NamespaceKeys, StretchedToken};
+use mesh_core::transfer::{Event, Transfer, TransferConfig};
+
+use crate::cli::Failure;
+use crate::config::TransferOptions;
+use crate::engine::portable::Portable;
+#[cfg(target_os = "linux")]
+use crate::engine::uring::Uring;
+use crate::helpers::{Helpers, WAITING_MAX};
+use crate::log::{DroppedLines, LineBudget, LogGuard, announce, announce_warning, console_only};
+use crate::mailbox::Mailbox;
+use crate::ports::{Busy, GIVE_UP_AFTER, WARN_AFTER};
+use crate::pump::Flow;
+use crate::resolve::{HostPort, resolve};
+use crate::secret::SecretString;
+use crate::select::{EngineKind, Make, Selection, select};
+use crate::signals::Signals;
+use crate::state::{StateDirectory, TransferIdentity};
+use crate::status::{CommonReport, CoreReport, SCHEMA, StatusServer, TransferReport, sum};
+use crate::worker::{Plan, Worker};
+use crate::{clock, hex, iface, imp, limits, log};
+
+/// How long the status waits for a data thread.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs a transfer until it is told to stop.
+pub fn run(options: TransferOptions) -> Result<(), Failure> {
+    let started = Instant::now();
+    // Before the first thread, so that all of them hold the signals back.
+    let signals = Signals::block()?;
+    let log = log::start(&options.common, &format!("transfer-{}", options.bind))?;
+    log::record(|| begin(options, started, signals, &log))
+}
+
+fn begin(options: TransferOptions, started: Instant, signals: Signals, log: &LogGuard) -> Result<(), Failure> {
+    limits::make_room(options.nums)?;
+    let (token, made) = match options.common.token.is_empty() {
+        true => (SecretString::random(), true),
+        false => (options.common.token.clone(), false),
+    };
+    let stretching = {
+        let token = token.clone();
+        thread::Builder::new()
+            .name("mesh-token".into())
+            .spawn(move || StretchedToken::stretch(token.expose().as_bytes()))?
+    };
+    let mut busy = Busy::range(options.bind, options.nums);
+    let bound = bind(&mut busy)?;
+    let identity = StateDirectory::open(options.common.state.as_deref())?.transfer(options.bind)?;
+    let selection = select(options.common.engine)?;
+    let token = Token { text: token, made };
+    let log = log.dropped_lines();
+    let start = Start { options, started, signals, log, token, stretching, busy, bound, identity, selection };
+    match start.selection.kind {
+        #[cfg(target_os = "linux")]
+        EngineKind::Uring => start.run::<Uring>(),
+        EngineKind::Portable => start.run::<Portable>(),
+    }
+}
+
+fn bind(busy: &mut Busy) -> anyhow::Result<Vec<(u16, UdpSocket)>> {
+    busy.bind().map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return anyhow!("{error}: choose a -bind above 1023, or run with CAP_NET_BIND_SERVICE");
+        }
+        anyhow!("{error}: free what is missing, or choose other ports with -bind and -nums")
+    })
+}
+
+struct Token {
+    text: SecretString,
+    /// Made by this program: nobody knows it yet.
+    made: bool,
+}
+
+/// All that is there before the data threads.
+struct Start {
+    options: TransferOptions,
+    started: Instant,
+    signals: Signals,
+    log: DroppedLines,
+    token: Token,
+    stretching: thread::JoinHandle<StretchedToken>,
+    busy: Busy,
+    bound: Vec<(u16, UdpSocket)>,
+    identity: TransferIdentity,
+    selection: Selection,
+}
+
+/// What the main thread waits for.
+enum Wake {
+    Stop,
+    Ended(io::Result<()>),
+}
+
+impl Start {
+    fn run<E: Make>(self) -> Result<(), Failure> {
+        let Self { options, started, signals, log, token, stretching, mut busy, bound, identity, selection } = self;
+        let (wakes, woken) = mpsc::channel();
+        let stop = wakes.clone();
+        // The main thread hears it unless it has ended already.
+        signals.on_stop(move || _ = stop.send(Wake::Stop))?;
+
+        let processors = imp::processors();
+        let helpers = Helpers::start(processors.len().div_ceil(2), WAITING_MAX)?;
+        let cores: Vec<usize> = processors.into_iter().take(usize::from(options.nums)).collect();
+        let boot = rand::random();
+        let mut workers = Vec::new();
+        for (index, &processor) in cores.iter().enumerate() {
+            let processor = E::PINNED.then_some(processor);
+            let config = TransferConfig {
+                static_key: identity.static_key.clone(),
+                boot,
+                ticket_key: *identity.ticket_key,
+                seed: rand::random(),
+            };
+            let sockets = options.nums.div_ceil(u16::try_from(cores.len()).unwrap_or(u16::MAX));
+            let mut lines = LineBudget::default();
+            let plan = Plan {
+                index,
+                processor,
+                make_engine: move || E::make(sockets),
+                make_node: move |_: &mut E| Ok(Transfer::new(config, clock::now())),
+                observe: move |_: &mut E, transfer: &mut Transfer, now: Moment| {
+                    while let Some(event) = transfer.poll_event() {
+                        lines.spend(now, || tell(&event));
+                    }
+                    Flow::Continue
+                },
+            };
+            let ended = wakes.clone();
+            workers.push(Worker::start(plan, helpers.clone(), move |result| _ = ended.send(Wake::Ended(result)))?);
+        }
+        let stretched =
+            stretching.join().map_err(|_| anyhow!("stretching the token failed: give the machine more memory"))?;
+        let local_address = iface::has_several_addresses(&iface::list().unwrap_or_default());
+        let mailboxes: Vec<_> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
+        let mut shares = Shares { mailboxes, stretched, first: options.bind, local_address, bound: 0 };
+        shares.hand_out(bound, &mut busy)?;
+
+        let fingerprint = hex::encode(&shares.stretched.fingerprint());
+        let key = hex::encode(identity.static_key.public());
+        let shown = Arc::new(Shown { bound: AtomicUsize::new(shares.bound), busy: Mutex::new(busy.ranges()) });
+        let greeting = {
+            let (selection, fingerprint, key, cores) =
+                (selection.clone(), fingerprint.clone(), key.clone(), cores.len());
+            let options = &options;
+            move || introduce(options, &selection, cores, &fingerprint, &key, &token)
+        };
+        let report = Report {
+            fingerprint,
+            key,
+            selection,
+            processors: cores.iter().map(|&processor| E::PINNED.then_some(processor)).collect(),
+            mailboxes: shares.mailboxes.clone(),
+            helpers,
+            shown: Arc::clone(&shown),
+            bind: options.bind,
+            nums: options.nums,
+            public: options.public.clone(),
+            started,
+            log,
+        };
+        let status = serve_status(&format!("transfer-{}", options.bind), report);
+
+        let outcome = keep(&woken, &mut shares, &mut busy, started, &shown, greeting);
+        for worker in &workers {
+            worker.mailbox.send(|_, transfer: &mut Transfer, now| {
+                transfer.stop(now);
+                Flow::Stop
+            });
+        }
+        for worker in workers {
+            worker.join();
+        }
+        if let Some(status) = status {
+            status.end();
+        }
+        outcome?;
+        announce("stopped");
+        Ok(())
+    }
+}
+
+/// The main thread's life: until it is told to stop, or something it cannot do without is gone.
+fn keep<E: Make>(
+    woken: &mpsc::Receiver<Wake>,
+    shares: &mut Shares<E>,
+    busy: &mut Busy,
+    started: Instant,
+    shown: &Shown,
+    greet: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let (mut warned, mut greet) = (false, Some(greet));
+    loop {
+        if shares.bound > 0
+            && let Some(greet) = greet.take()
+        {
+            greet();
+        }
+        let wake = match busy.retry_in(started.elapsed()) {
+            Some(interval) => woken.recv_timeout(interval),
+            None => woken.recv().map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
+        };
+        match wake {
+            Ok(Wake::Stop) => return Ok(()),
+            Ok(Wake::Ended(result)) => {
+                return Err(result.err().map_or_else(|| anyhow!("a data thread ended: see the log"), Into::into))
+                    .context("the engine failed");
+            }
+            Err(RecvTimeoutError::Disconnected) => bail!("all data threads are gone: see the log"),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let bound = bind(busy)?;
+        let freed: Vec<u16> = bound.iter().map(|(port, _)| *port).collect();
+        shares.hand_out(bound, busy)?;
+        shown.bound.store(shares.bound, Ordering::Relaxed);
+        *shown.busy.lock().unwrap_or_else(PoisonError::into_inner) = busy.ranges();
+        if warned {
+            for port in freed {
+                tracing::info!(port, "a port that was busy is bound");
+            }
+        }
+        if shares.bound == 0 && started.elapsed() >= GIVE_UP_AFTER {
+            bail!(
+                "no port is left: all of {} are in use: stop what holds them, or choose others with -bind",
+                busy.ranges().join(", ")
+            );
+        }
+        if !warned && !busy.is_empty() && shares.bound > 0 && started.elapsed() >= WARN_AFTER {
+            warned = true;
+            announce_warning(format_args!(
+                "UDP ports in use by others are skipped and tried again each second: {}",
+                busy.ranges().join(", ")
+            ));
+        }
+    }
+}
+
+/// Spreads the ports over the data threads.
+struct Shares<E: Make> {
+    mailboxes: Vec<Mailbox<E, Transfer>>,
+    stretched: StretchedToken,
+    first: u16,
+    local_address: bool,
+    bound: usize,
+}
+
+impl<E: Make> Shares<E> {
+    /// Hands each socket with its keys to its data thread. Those that an engine does not take go back to the busy ones.
+    fn hand_out(&mut self, bound: Vec<(u16, UdpSocket)>, busy: &mut Busy) -> anyhow::Result<()> {
+        let mut shares: BTreeMap<usize, Vec<(u16, UdpSocket, NamespaceKeys)>> = BTreeMap::new();
+        let count = bound.len();
+        for (port, socket) in bound {
+            let keys = NamespaceKeys::derive(&self.stretched, port, None);
+            let core = usize::from(port - self.first) % self.mailboxes.len();
+            shares.entry(core).or_default().push((port, socket, keys));
+        }
+        let local_address = self.local_address;
+        let asked: Vec<_> = shares
+            .into_iter()
+            .map(|(core, share)| {
+                self.mailboxes[core].ask(move |engine, transfer, _| {
+                    let mut failed = Vec::new();
+                    for (port, socket, keys) in share {
+                        match engine.add_socket(socket, local_address) {
+                            Ok(id) => {
+                                engine.note_buffers(id);
+                                transfer.add_namespace(id, port, keys);
+                            }
+                            Err(error) => failed.push((port, error)),
+                        }
+                    }
+                    failed
+                })
+            })
+            .collect();
+        self.bound += count;
+        for answer in asked {
+            for (port, error) in answer.recv().context("a data thread ended while it took its ports: see the log")? {
+                tracing::warn!(port, %error, "the engine does not take a port; it is tried again");
+                busy.put_back(port);
+                self.bound -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the main thread lets the status see.
+struct Shown {
+    bound: AtomicUsize,
+    busy: Mutex<Vec<String>>,
+}
+
+/// The first lines: what runs, how to compare tokens, how to join.
+fn introduce(
+    options: &TransferOptions,
+    selection: &Selection,
+    cores: usize,
+    fingerprint: &str,
+    key: &str,
+    token: &Token,
+) {
+    let last = options.bind + (options.nums - 1);
+    announce(format_args!(
+        "transfer {}: UDP ports {}-{last}, one network each; engine {selection}, {cores} data threads",
+        env!("CARGO_PKG_VERSION"),
+        options.bind
+    ));
+    announce(format_args!("token fingerprint {fingerprint}, public key {key}"));
+    if token.made {
+        // Only here: never in a log.
+        console_only(format_args!(
+            "no token was given; this one is made at random and shown only here: {}",
+            token.text.expose()
+        ));
+    } else if token.text.is_weak() {
+        announce_warning(
+            "the token is easy to guess: use 16 random characters or more, or leave -token away to have one made",
+        );
+    }
+    let target = HostPort { host: options.public.clone(), port: options.bind };
+    announce(format_args!("join with: gateway -ip 172.168.0.1 -trans {target} -token 'TOKEN'"));
+    if !options.public_given {
+        announce("note: -public is not given; put this host's public name or address in its place above");
+        return;
+    }
+    // The resolver may take its time; nothing waits for it.
+    let check = move || {
+        let literal = target.to_string().parse::<HostPort>();
+        if let Err(error) = literal.map_err(io::Error::other).and_then(|target| resolve(&target)) {
+            announce_warning(format_args!(
+                "-public {} does not resolve here ({error}): gateways may not find it",
+                target.host
+            ));
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("mesh-resolve".into()).spawn(check) {
+        tracing::warn!(%error, "-public is not checked");
+    }
+}
+
+/// One line for each event. Names come from strangers with a token: they are quoted.
+fn tell(event: &Event) {
+    match event {
+        Event::Joined { namespace, ip4, name, endpoint, slot } => {
+            tracing::info!(namespace, ip = %ip4, ?name, %endpoint, slot, "joined");
+        }
+        Event::Moved { namespace, ip4, endpoint } => tracing::info!(namespace, ip = %ip4, %endpoint, "moved"),
+        Event::Left { namespace, ip4, name, reason } => {
+            tracing::info!(namespace, ip = %ip4, ?name, reason = reason.name(), "left");
+        }
+        Event::Refused { namespace, ip4, name, endpoint, reason } => {
+            tracing::info!(namespace, ip = %ip4, ?name, %endpoint, reason = reason.name(), "refused");
+        }
+    }
+}
+
+/// What the status thread needs to answer.
+struct Report<E: Make> {
+    fingerprint: String,
+    key: String,
+    selection: Selection,
+    processors: Vec<Option<usize>>,
+    mailboxes: Vec<Mailbox<E, Transfer>>,
+    helpers: Helpers,
+    shown: Arc<Shown>,
+    bind: u16,
+    nums: u16,
+    public: String,
+    started: Instant,
+    log: DroppedLines,
+}
+
+impl<E: Make> Report<E> {
+    fn make(&self) -> TransferReport {
+        let ask = |mailbox: &Mailbox<E, Transfer>| {
+            mailbox.ask(|engine, transfer, now| (engine.name(), engine.counters(), transfer.status(now)))
+        };
+        let asked: Vec<_> = self.mailboxes.iter().map(ask).collect();
+        let (mut cores, mut namespaces, mut counters, mut drops) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut engine = "";
+        for (core, answer) in asked.iter().enumerate() {
+            // A data thread that is this late is shown by its absence.
+            let Ok((name, counted, status)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
+            engine = name;
+            cores.push(CoreReport { core, processor: self.processors[core], counters: counted });
+            namespaces.extend(status.namespaces);
+            counters.push(serde_json::to_value(status.counters).unwrap_or_default());
+            drops.push(serde_json::to_value(&status.drops).unwrap_or_default());
+        }
+        namespaces.sort_by_key(|namespace| namespace.namespace);
+        TransferReport {
+            common: CommonReport {
+                schema: SCHEMA,
+                program: "transfer",
+                version: env!("CARGO_PKG_VERSION"),
+                pid: std::process::id(),
+                engine,
+                engine_reason: self.selection.reason.clone(),
+                fingerprint: self.fingerprint.clone(),
+                public_key: self.key.clone(),
+                uptime_seconds: self.started.elapsed().as_secs(),
+                jobs_refused: self.helpers.refused(),
+                log_lines_dropped: self.log.count(),
+                cores,
+            },
+            bind: self.bind,
+            nums: self.nums,
+            public: self.public.clone(),
+            ports_bound: self.shown.bound.load(Ordering::Relaxed),
+            ports_busy: self.shown.busy.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            counters: sum(counters),
+            drops: sum(drops),
+            namespaces,
+        }
+    }
+}
+
+/// Serves the status; without it the transfer runs all the same.
+fn serve_status<E: Make>(name: &str, report: Report<E>) -> Option<StatusServer> {
+    let served = StatusServer::start(name, move || {
+        serde_json::to_string(&report.make()).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    });
+    served.inspect_err(|error| tracing::info!(%error, "the status verb will not find this program")).ok()
+}

@@ -1,0 +1,15 @@
+//! The programs on real packets, in network namespaces private to each test: what a user would see, and what an eavesdropper
+//! would. `cargo xtask test` builds the programs first; by hand: `cargo build --release`.
+#![cfg(target_os = "linux")]
+
+mod addresses;
+mod engines;
+mod fixture;
+mod hostile;
+mod long;
+mod many;
+mod refuse;
+mod relay;
+mod restarts;
+mod ring;
+mod stopping;

@@ -1,0 +1,199 @@
+//! The program from outside: exit codes, first lines, ports, stopping.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The program in a directory of its own, which holds all that it writes.
+fn transfer(place: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_transfer"));
+    command.args(words).current_dir(place).env_clear().stdin(Stdio::null());
+    command.env("STATE_DIRECTORY", place.join("state")).env("RUNTIME_DIRECTORY", place.join("run"));
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn ended(place: &Path, words: &[&str]) -> (Option<i32>, String, String) {
+    let output = transfer(place, words).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// A first port with `count` free ones from there. Tests run at the same time: each looks in a range of its own.
+fn free_ports(range: std::ops::Range<u16>, count: u16) -> u16 {
+    range
+        .step_by(usize::from(count) + 1)
+        .find(|&first| (first..first + count).all(|port| UdpSocket::bind(("::", port)).is_ok()))
+        .expect("some ports are free")
+}
+
+/// A running transfer; killed if the test fails.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(place: &Path, words: &[&str]) -> Self {
+        let mut child = transfer(place, words).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// Reads lines up to one that contains `text`.
+    fn until(&mut self, text: &str) -> String {
+        let mut read = String::new();
+        while !read.contains(text) {
+            assert_ne!(self.out.read_line(&mut read).unwrap(), 0, "{text:?} did not come, but: {read}");
+        }
+        read
+    }
+
+    /// Sends a signal; the rest of what it says, and its exit code.
+    fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn status(place: &Path) -> serde_json::Value {
+    let (code, out, err) = ended(place, &["status", "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn help_is_no_failure() {
+    let place = tempfile::tempdir().unwrap();
+    for word in ["-h", "-help", "--help"] {
+        let (code, out, err) = ended(place.path(), &[word]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(
+            out.starts_with("Usage of transfer:\n  -bind int\n        transfer server bind port (default 8000)\n"),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_exit_code_2() {
+    let place = tempfile::tempdir().unwrap();
+    for (words, expect) in [
+        (&["-tokn", "x"][..], "transfer: unknown flag -tokn: did you mean -token?\n"),
+        (&["-bind", "0"], "transfer: -bind is not a number in 1..65535: give one, as in -bind 1\n"),
+        (&["-engine", "x"], "transfer: -engine x does not exist: give auto, uring or portable\n"),
+    ] {
+        assert_eq!(ended(place.path(), words), (Some(2), String::new(), expect.into()));
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_one_line_and_exit_code_1() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("file"), "").unwrap();
+    for words in [&["-log", "file/log"][..], &["-config", "missing.toml"], &["-state", "file/state"], &["status"]] {
+        let (code, _, err) = ended(place.path(), words);
+        assert_eq!(code, Some(1), "{words:?}: {err}");
+        assert_eq!(err.lines().count(), 1, "{words:?}: {err}");
+    }
+}
+
+#[test]
+fn it_runs_says_so_and_stops_with_its_ports_free() {
+    for engine in ["uring", "portable"] {
+        let place = tempfile::tempdir().unwrap();
+        let first = free_ports(20_000..23_000, 20);
+        let bind = first.to_string();
+        let mut running = Running::start(place.path(), &["-bind", &bind, "-nums", "20", "-engine", engine]);
+        let said = running.until("join with: ");
+        assert!(said.contains(&format!("engine {engine} (as asked)")), "{said}");
+        let token =
+            said.lines().find_map(|line| line.split_once("shown only here: ")).expect("a token was made").1.to_owned();
+
+        let status = status(place.path());
+        assert_eq!(status["ports_bound"], 20);
+        assert_eq!((&status["engine"], &status["bind"]), (&engine.into(), &first.into()));
+        assert!(UdpSocket::bind(("0.0.0.0", first)).is_err(), "the port is bound, and by it alone");
+
+        let (code, rest) = running.stop(Signal::SIGTERM);
+        assert_eq!((code, rest.lines().last()), (Some(0), Some("stopped")));
+        for port in first..first + 20 {
+            UdpSocket::bind(("::", port)).expect("the ports are free");
+        }
+        assert_eq!(std::fs::read_dir(place.path().join("run")).unwrap().count(), 0, "its status socket is gone");
+        for entry in std::fs::read_dir(place.path()).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                let log = std::fs::read_to_string(entry.path()).unwrap();
+                assert!(
+                    log.contains("stopped") && !log.contains(&token),
+                    "the log ends well and shows no token: {log}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_busy_port_is_named_and_taken_when_it_is_free() {
+    let place = tempfile::tempdir().unwrap();
+    let first = free_ports(23_000..26_000, 3);
+    let holder = UdpSocket::bind(("0.0.0.0", first + 1)).unwrap();
+    let bind = first.to_string();
+    let mut running =
+        Running::start(place.path(), &["-bind", &bind, "-nums", "3", "-token", "0f8a7c61d2b94e35a1c0f7e6d5b49382"]);
+    let said = running.until("warning: UDP ports in use");
+    assert!(said.ends_with(&format!("each second: {}\n", first + 1)), "{said}");
+    let before = status(place.path());
+    assert_eq!(
+        (&before["ports_bound"], &before["ports_busy"]),
+        (&2.into(), &serde_json::json!([format!("{}", first + 1)]))
+    );
+    drop(holder);
+    // Each question is a turn of the program; it tries each second.
+    while status(place.path())["ports_bound"] != 3 {}
+    assert_eq!(running.stop(Signal::SIGINT).0, Some(0));
+}
+
+#[test]
+fn without_a_port_the_start_fails() {
+    let place = tempfile::tempdir().unwrap();
+    let first = free_ports(26_000..29_000, 1);
+    let _holder = UdpSocket::bind(("::", first)).unwrap();
+    let (code, out, err) = ended(place.path(), &["-bind", &first.to_string(), "-nums", "1"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with(&format!("transfer: no port is left: all of {first} are in use: ")), "{err}");
+}
+
+#[test]
+fn a_killed_transfer_is_followed_at_once_with_the_same_key() {
+    let place = tempfile::tempdir().unwrap();
+    let bind = free_ports(29_000..32_000, 50).to_string();
+    let words = ["-bind", &bind, "-nums", "50"];
+    let mut first = Running::start(place.path(), &words);
+    first.until("join with: ");
+    let key = status(place.path())["public_key"].clone();
+    drop(first);
+    let mut second = Running::start(place.path(), &words);
+    second.until("join with: ");
+    let mut now = status(place.path());
+    while now["ports_bound"] != 50 {
+        now = status(place.path());
+    }
+    assert_eq!(now["public_key"], key);
+    assert_eq!(second.stop(Signal::SIGTERM).0, Some(0));
+}
