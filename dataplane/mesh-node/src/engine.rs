@@ -85,6 +85,21 @@ pub trait Engine: Sized {
 
     /// Its name, as in `--engine`.
     fn name(&self) -> &'static str;
+
+    /// The offloads that at least one of its sockets uses: [`UDP_GSO`], [`UDP_GRO`]. What the kernel refused, or took back
+    /// when a send failed, is not among them.
+    fn offloads(&self) -> Vec<&'static str>;
+}
+
+/// Several datagrams leave in one send: `UDP_SEGMENT`, on Windows USO.
+pub const UDP_GSO: &str = "udp-gso";
+
+/// Several datagrams arrive in one receive: `UDP_GRO`, on Windows URO.
+pub const UDP_GRO: &str = "udp-gro";
+
+/// The names of what an engine answers by two yes or no.
+fn udp_offloads((gso, gro): (bool, bool)) -> Vec<&'static str> {
+    [gso.then_some(UDP_GSO), gro.then_some(UDP_GRO)].into_iter().flatten().collect()
 }
 
 /// See [`Engine::waker`].

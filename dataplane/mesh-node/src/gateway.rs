@@ -30,12 +30,18 @@ use crate::secret::SecretString;
 use crate::select::{EngineKind, Make, Selection, select};
 use crate::signals::Signals;
 use crate::state::{GatewayIdentity, StateDirectory};
-use crate::status::{CommonReport, CoreReport, GatewayReport, SCHEMA, StatusServer};
+use crate::status::{CommonReport, CoreReport, GatewayReport, RouteReport, SCHEMA, StatusServer};
 use crate::worker::{Plan, Worker};
 use crate::{clock, hex, imp, limits, log};
 
 /// How long the status waits for the data thread.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The virtual interface is called so, with a number.
+const INTERFACE_PREFIX: &str = "mesh";
+
+/// How long the interface of a killed predecessor may stay.
+const TEARDOWN: Duration = Duration::from_secs(2);
 
 /// Sockets of a gateway: one for each family.
 const SOCKETS: u16 = 2;
@@ -53,8 +59,7 @@ fn begin(options: GatewayOptions, started: Instant, signals: Signals, log: &LogG
     limits::make_room(SOCKETS)?;
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
-    let interfaces = iface::list().context("the network interfaces cannot be listed")?;
-    refuse_overlap(&interfaces, options.ip, options.prefix)?;
+    let interfaces = list_without_overlap(options.ip, options.prefix)?;
     let outside = iface::choose(&interfaces, &options.iface, options.iface_given).map_err(|why| anyhow!(why))?;
     let sockets = bind_sockets(&outside)?;
     let state = StateDirectory::open(options.common.state.as_deref())?;
@@ -80,6 +85,24 @@ fn begin(options: GatewayOptions, started: Instant, signals: Signals, log: &LogG
 fn stretch(secret: &SecretString) -> io::Result<thread::JoinHandle<StretchedToken>> {
     let secret = secret.clone();
     thread::Builder::new().name("mesh-token".into()).spawn(move || StretchedToken::stretch(secret.expose().as_bytes()))
+}
+
+/// The machine's interfaces, none of them in the virtual network.
+///
+/// A predecessor that was killed leaves its interface for a moment, until the kernel has torn its ring down: that much time
+/// is given to one that has our own address.
+fn list_without_overlap(ip: Ipv4Addr, prefix: u8) -> anyhow::Result<Vec<Interface>> {
+    let start = Instant::now();
+    loop {
+        let interfaces = iface::list().context("the network interfaces cannot be listed")?;
+        let predecessor = iface::overlap(&interfaces, ip, prefix)
+            .is_some_and(|(interface, network)| network.address == ip && interface.name.starts_with(INTERFACE_PREFIX));
+        if !predecessor || start.elapsed() >= TEARDOWN {
+            refuse_overlap(&interfaces, ip, prefix)?;
+            return Ok(interfaces);
+        }
+        thread::park_timeout(Duration::from_millis(10));
+    }
 }
 
 fn refuse_overlap(interfaces: &[Interface], ip: Ipv4Addr, prefix: u8) -> anyhow::Result<()> {
@@ -226,6 +249,7 @@ impl Start {
             interface: interface.clone(),
             trans: options.trans.to_string(),
             outside: bound,
+            routed: outside == Outside::Routed,
             started,
             log,
         };
@@ -238,6 +262,8 @@ impl Start {
             wakes,
             resolving: false,
             unresolved: false,
+            routed: outside == Outside::Routed,
+            told_route: None,
         };
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
@@ -281,6 +307,10 @@ struct Life<'a, E: Make> {
     resolving: bool,
     /// Whether it was told that the name does not resolve.
     unresolved: bool,
+    /// Whether the sockets are tied to no interface.
+    routed: bool,
+    /// The route that was told last.
+    told_route: Option<RouteReport>,
 }
 
 impl<E: Make> Life<'_, E> {
@@ -318,6 +348,9 @@ impl<E: Make> Life<'_, E> {
                 if std::mem::take(&mut self.unresolved) {
                     announce(format_args!("{} resolves again", self.options.trans.host));
                 }
+                if self.routed {
+                    self.tell_route(&addresses);
+                }
                 self.mailbox.send(move |_, gateway: &mut Gateway, now| {
                     gateway.set_transfer(now, &addresses);
                     Flow::Continue
@@ -333,6 +366,23 @@ impl<E: Make> Life<'_, E> {
                 }
             }
         }
+    }
+
+    /// Says by what datagrams leave when nobody chose: once, and when it changes.
+    fn tell_route(&mut self, addresses: &[SocketAddr]) {
+        let Some(route) = addresses.iter().find_map(|&address| iface::route_to(address)) else { return };
+        if self.told_route.as_ref() == Some(&route) {
+            return;
+        }
+        let via = match &route.interface {
+            Some(interface) => format!("{interface} ({})", route.address),
+            None => route.address.to_string(),
+        };
+        announce(format_args!(
+            "note: there is no usable {}; sending by the route to the transfer: via {via}; choose another with -iface",
+            self.options.iface
+        ));
+        self.told_route = Some(route);
     }
 
     fn event(&mut self, event: Event, key: Option<PublicKey>) -> anyhow::Result<()> {
@@ -432,10 +482,8 @@ fn introduce(
                 ipv4.map(|ip| ip.to_string()).into_iter().chain(ipv6.map(|ip| ip.to_string())).collect();
             announce(format_args!("sending from {name} ({})", addresses.join(", ")));
         }
-        Outside::Routed => announce(format_args!(
-            "note: there is no usable {}; sending by the route to the transfer (choose one with -iface)",
-            options.iface
-        )),
+        // Told as soon as the transfer's address is known.
+        Outside::Routed => {}
     }
     if iface::is_public(options.ip) {
         let network = Ipv4Addr::from_bits(options.ip.to_bits() & !(u32::MAX >> options.prefix));
@@ -461,14 +509,18 @@ struct Report<E: Make> {
     interface: String,
     trans: String,
     outside: Vec<SocketAddr>,
+    /// Whether the sockets are tied to no interface.
+    routed: bool,
     started: Instant,
     log: DroppedLines,
 }
 
 impl<E: Make> Report<E> {
     fn make(&self) -> anyhow::Result<GatewayReport> {
-        let asked = self.mailbox.ask(|engine, gateway, now| (engine.name(), engine.counters(), gateway.status(now)));
-        let (engine, counters, gateway) =
+        let asked = self.mailbox.ask(|engine, gateway, now| {
+            (engine.name(), engine.offloads(), engine.counters(), gateway.status(now))
+        });
+        let (engine, offloads, counters, gateway) =
             asked.recv_timeout(STATUS_PATIENCE).context("the data thread does not answer")?;
         Ok(GatewayReport {
             common: CommonReport {
@@ -478,6 +530,7 @@ impl<E: Make> Report<E> {
                 pid: std::process::id(),
                 engine,
                 engine_reason: self.selection.reason.clone(),
+                offloads,
                 fingerprint: self.fingerprint.clone(),
                 public_key: self.key.clone(),
                 uptime_seconds: self.started.elapsed().as_secs(),
@@ -488,6 +541,7 @@ impl<E: Make> Report<E> {
             interface: self.interface.clone(),
             trans: self.trans.clone(),
             outside: self.outside.clone(),
+            route: gateway.transfer.endpoint.filter(|_| self.routed).and_then(iface::route_to),
             gateway,
         })
     }

@@ -1,7 +1,9 @@
 //! The machine's network interfaces: which one the gateway sends by, and whether the virtual network is in the way of one.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::status::RouteReport;
 
 /// An interface with its networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +158,21 @@ pub fn overlap(interfaces: &[Interface], ip: Ipv4Addr, prefix: u8) -> Option<(&I
     })
 }
 
+/// What the routing table sends by to `remote`; `None` if nothing leads there. Nothing is sent to find out.
+pub fn route_to(remote: SocketAddr) -> Option<RouteReport> {
+    let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(remote).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    Some(RouteReport { interface: holder(&list().unwrap_or_default(), address), address })
+}
+
+/// The name of the interface that has an address.
+fn holder(interfaces: &[Interface], address: IpAddr) -> Option<String> {
+    let holds = |interface: &&Interface| interface.networks.iter().any(|network| network.address == address);
+    interfaces.iter().find(holds).map(|interface| interface.name.clone())
+}
+
 /// Whether the host can be asked at several addresses of one family: then answers must leave from the one that was asked.
 pub fn has_several_addresses(interfaces: &[Interface]) -> bool {
     let count = |is_family: fn(&IpAddr) -> bool| {
@@ -256,8 +273,17 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_machine_has_a_loopback() {
+    fn this_machine_has_a_loopback_and_a_route_to_itself() {
         let interfaces = list().unwrap();
         assert!(interfaces.iter().any(is_loopback), "{interfaces:?}");
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let route = RouteReport { interface: Some("lo".into()), address };
+        assert_eq!(route_to("127.0.0.7:9".parse().unwrap()), Some(route));
+    }
+
+    #[test]
+    fn the_holder_of_an_address_is_named() {
+        assert_eq!(holder(&machine(), "2001:db8::2".parse().unwrap()).as_deref(), Some("ens3"));
+        assert_eq!(holder(&machine(), "10.9.9.9".parse().unwrap()), None);
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use mesh_core::seam::Moment;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
-use mesh_core::transfer::{Event, Transfer, TransferConfig};
+use mesh_core::transfer::{Counters, Event, Transfer, TransferConfig};
 
 use crate::cli::Failure;
 use crate::config::TransferOptions;
@@ -33,7 +33,7 @@ use crate::secret::SecretString;
 use crate::select::{EngineKind, Make, Selection, select};
 use crate::signals::Signals;
 use crate::state::{StateDirectory, TransferIdentity};
-use crate::status::{CommonReport, CoreReport, SCHEMA, StatusServer, TransferReport, sum};
+use crate::status::{CommonReport, CoreReport, NamespaceReport, SCHEMA, StatusServer, TransferReport, add, sum};
 use crate::worker::{Plan, Worker};
 use crate::{clock, hex, iface, imp, limits, log};
 
@@ -393,21 +393,30 @@ struct Report<E: Make> {
 impl<E: Make> Report<E> {
     fn make(&self) -> TransferReport {
         let ask = |mailbox: &Mailbox<E, Transfer>| {
-            mailbox.ask(|engine, transfer, now| (engine.name(), engine.counters(), transfer.status(now)))
+            mailbox.ask(|engine, transfer, now| {
+                (engine.name(), engine.offloads(), engine.counters(), transfer.status(now))
+            })
         };
         let asked: Vec<_> = self.mailboxes.iter().map(ask).collect();
-        let (mut cores, mut namespaces, mut counters, mut drops) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut engine = "";
+        let (mut cores, mut namespaces, mut drops) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut engine, mut offloads): (_, Vec<&'static str>) = ("", Vec::new());
+        let (mut counters, mut handshakes_pending, mut control_sessions) = (Counters::default(), 0, 0);
         for (core, answer) in asked.iter().enumerate() {
             // A data thread that is this late is shown by its absence.
-            let Ok((name, counted, status)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
+            let Ok((name, used, counted, status)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
             engine = name;
+            offloads.extend(used);
             cores.push(CoreReport { core, processor: self.processors[core], counters: counted });
-            namespaces.extend(status.namespaces);
-            counters.push(serde_json::to_value(status.counters).unwrap_or_default());
+            namespaces.extend(status.namespaces.into_iter().map(NamespaceReport::from));
+            add(&mut counters, &status.counters);
+            handshakes_pending += status.handshakes_pending;
+            control_sessions += status.control_sessions;
             drops.push(serde_json::to_value(&status.drops).unwrap_or_default());
         }
         namespaces.sort_by_key(|namespace| namespace.namespace);
+        // One core may have no socket yet, or its kernel may have taken one back: what any of them uses is in use.
+        offloads.sort_unstable();
+        offloads.dedup();
         TransferReport {
             common: CommonReport {
                 schema: SCHEMA,
@@ -416,6 +425,7 @@ impl<E: Make> Report<E> {
                 pid: std::process::id(),
                 engine,
                 engine_reason: self.selection.reason.clone(),
+                offloads,
                 fingerprint: self.fingerprint.clone(),
                 public_key: self.key.clone(),
                 uptime_seconds: self.started.elapsed().as_secs(),
@@ -428,7 +438,9 @@ impl<E: Make> Report<E> {
             public: self.public.clone(),
             ports_bound: self.shown.bound.load(Ordering::Relaxed),
             ports_busy: self.shown.busy.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            counters: sum(counters),
+            counters,
+            handshakes_pending,
+            control_sessions,
             drops: sum(drops),
             namespaces,
         }

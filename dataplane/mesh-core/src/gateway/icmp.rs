@@ -40,25 +40,22 @@ impl Complaints {
         Self { bucket: Bucket::new(now, RATE_PER_SECOND, BURST) }
     }
 
-    /// The answer to `packet`, from `ip4` or `ip6` (our own addresses), or `None` where there must be none.
-    pub(super) fn about(
-        &mut self,
-        now: Moment,
-        packet: &[u8],
-        inner: &Inner,
-        complaint: Complaint,
-        (ip4, ip6): (Ipv4Addr, Ipv6Addr),
-    ) -> Option<Vec<u8>> {
+    /// The answer to `packet`, or `None` where there must be none.
+    ///
+    /// It comes from the address that was not reached. From our own one, which a router would use, the system that sent the
+    /// packet takes nothing on an interface: to it that is a forged source.
+    pub(super) fn about(&mut self, now: Moment, packet: &[u8], inner: &Inner, complaint: Complaint) -> Option<Vec<u8>> {
         if inner.later_fragment || !is_one_host(inner.source) || is_icmp_error(packet, inner) {
             return None;
         }
         if !self.bucket.take(now) {
             return None;
         }
-        Some(match inner.source {
-            IpAddr::V4(source) => answer_v4(packet, complaint, ip4, source),
-            IpAddr::V6(source) => answer_v6(packet, complaint, ip6, source),
-        })
+        match (inner.destination, inner.source) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Some(answer_v4(packet, complaint, from, to)),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Some(answer_v6(packet, complaint, from, to)),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
     }
 }
 

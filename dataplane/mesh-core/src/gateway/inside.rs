@@ -160,8 +160,7 @@ impl Gateway {
 
     /// Tells the sender of `packet` that it cannot go on, where that is due.
     pub(super) fn complain(&mut self, now: Moment, packet: &[u8], inner: &Inner, complaint: Complaint) {
-        let ours = (self.network.ip4(), self.network.ip6());
-        if let Some(answer) = self.complaints.about(now, packet, inner, complaint, ours) {
+        if let Some(answer) = self.complaints.about(now, packet, inner, complaint) {
             self.push(Outgoing::Deliver(answer));
         }
     }

@@ -134,6 +134,10 @@ impl Engine for Portable {
     fn name(&self) -> &'static str {
         "portable"
     }
+
+    fn offloads(&self) -> Vec<&'static str> {
+        super::udp_offloads(self.engine.offloads())
+    }
 }
 
 impl Wake for compat_win::Waker {

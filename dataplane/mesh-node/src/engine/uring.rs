@@ -142,6 +142,10 @@ impl Engine for Uring {
     fn name(&self) -> &'static str {
         "uring"
     }
+
+    fn offloads(&self) -> Vec<&'static str> {
+        super::udp_offloads(self.engine.offloads())
+    }
 }
 
 impl Wake for mesh_uring::Waker {

@@ -121,6 +121,10 @@ impl Engine for Fake {
     fn name(&self) -> &'static str {
         "fake"
     }
+
+    fn offloads(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// Forwards what begins with 1, answers 2 from the slab, delivers 3 both ways, ignores the rest.

@@ -1,7 +1,8 @@
 //! What a running program says of itself: one JSON document for each question, over a socket that only its user can open.
 //!
 //! The documents are [`TransferReport`] and [`GatewayReport`]; their field names are the schema of `status --json`, which prints
-//! one document a line. Fields may be added; none changes its meaning without a new [`SCHEMA`].
+//! one document a line. `STATUS.md` describes every field, and a test holds it to what is here. Fields may be added; none changes
+//! its meaning without a new [`SCHEMA`].
 
 mod render;
 #[cfg(target_os = "linux")]
@@ -12,10 +13,12 @@ mod server;
 mod server;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mesh_core::transfer::{Counters, MemberStatus, NamespaceStatus};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,6 +46,8 @@ pub struct CommonReport {
     pub engine: &'static str,
     /// Why this one.
     pub engine_reason: String,
+    /// Offloads in use, see [`crate::engine::Engine::offloads`].
+    pub offloads: Vec<&'static str>,
     /// 24 bits of the stretched token, in hexadecimal: equal at two ends that have the same token.
     pub fingerprint: String,
     /// The program's public key, in hexadecimal.
@@ -85,12 +90,74 @@ pub struct TransferReport {
     pub ports_bound: usize,
     /// Ports that something else holds, as ranges: `8003`, `8010-8012`.
     pub ports_busy: Vec<String>,
-    /// [`mesh_core::transfer::Counters`], summed over the cores.
-    pub counters: Value,
+    /// What was done since the start, summed over the cores.
+    pub counters: Counters,
+    /// Handshakes under way, or finished less than five seconds ago.
+    pub handshakes_pending: usize,
+    /// Control sessions: one for each member, and old ones that still end.
+    pub control_sessions: usize,
     /// Datagrams dropped, by reason, summed over the cores.
     pub drops: Value,
-    /// [`mesh_core::transfer::NamespaceStatus`] of each bound port, by number.
-    pub namespaces: Vec<mesh_core::transfer::NamespaceStatus>,
+    /// Each bound port, by number.
+    pub namespaces: Vec<NamespaceReport>,
+}
+
+/// What a transfer says of one of its ports.
+#[derive(Debug, Serialize)]
+pub struct NamespaceReport {
+    /// The UDP port.
+    pub namespace: u16,
+    /// Datagrams forwarded since the start.
+    pub datagrams_forwarded: u64,
+    /// Bytes of those, UDP payload only.
+    pub bytes_forwarded: u64,
+    /// Gateways that hold an address, by slot.
+    pub members: Vec<MemberReport>,
+}
+
+/// What a transfer says of a gateway.
+#[derive(Debug, Serialize)]
+pub struct MemberReport {
+    /// Its virtual address.
+    pub ip4: Ipv4Addr,
+    /// Its name; may be empty.
+    pub name: String,
+    /// The address it is reached at.
+    pub endpoint: Option<SocketAddr>,
+    /// Its slot.
+    pub slot: u32,
+    /// Seconds it has held its address, earlier starts of the transfer included.
+    pub age_seconds: u64,
+    /// Seconds since its last authenticated word.
+    pub heard_seconds: u64,
+    /// Datagrams forwarded from it, since it took its slot.
+    pub datagrams_forwarded: u64,
+    /// Bytes of those, UDP payload only.
+    pub bytes_forwarded: u64,
+}
+
+impl From<NamespaceStatus> for NamespaceReport {
+    fn from(status: NamespaceStatus) -> Self {
+        let NamespaceStatus { namespace, members, datagrams_forwarded, bytes_forwarded } = status;
+        let members = members.into_iter().map(MemberReport::from).collect();
+        Self { namespace, datagrams_forwarded, bytes_forwarded, members }
+    }
+}
+
+impl From<MemberStatus> for MemberReport {
+    fn from(status: MemberStatus) -> Self {
+        let MemberStatus {
+            ip: ip4,
+            name,
+            endpoint,
+            slot,
+            age_seconds,
+            heard_seconds,
+            datagrams_forwarded,
+            bytes_forwarded,
+        } = status;
+        Self { ip4, name, endpoint, slot, age_seconds, heard_seconds, datagrams_forwarded, bytes_forwarded }
+    }
 }
 
 /// What a gateway says.
@@ -104,10 +171,43 @@ pub struct GatewayReport {
     /// The transfer as it was given, `HOST:PORT`.
     pub trans: String,
     /// What the outside sockets are bound to.
-    pub outside: Vec<std::net::SocketAddr>,
+    pub outside: Vec<SocketAddr>,
+    /// What the routing table sends by to the transfer; `None` with a given interface, or while no address of it is known.
+    pub route: Option<RouteReport>,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,
+}
+
+/// How datagrams to the transfer leave a gateway that is tied to no interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteReport {
+    /// The interface, where it could be found out.
+    pub interface: Option<String>,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// Adds what one core counted to `total`.
+pub(crate) fn add(total: &mut Counters, core: &Counters) {
+    let Counters {
+        datagrams_forwarded,
+        bytes_forwarded,
+        runs_forwarded,
+        handshakes,
+        cookies_sent,
+        notices_sent,
+        lookups,
+        refused,
+    } = core;
+    total.datagrams_forwarded += datagrams_forwarded;
+    total.bytes_forwarded += bytes_forwarded;
+    total.runs_forwarded += runs_forwarded;
+    total.handshakes += handshakes;
+    total.cookies_sent += cookies_sent;
+    total.notices_sent += notices_sent;
+    total.lookups += lookups;
+    total.refused += refused;
 }
 
 /// Sums equal documents of numbers, field by field.
@@ -172,3 +272,6 @@ fn once(query: &StatusQuery) -> Result<String, Failure> {
     });
     Ok(texts.collect::<Vec<_>>().join(if query.json { "" } else { "\n" }))
 }
+
+#[cfg(test)]
+mod tests;

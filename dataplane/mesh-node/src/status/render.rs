@@ -28,6 +28,7 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) if text.is_empty() => "-".into(),
+        Value::Array(items) if items.is_empty() => "-".into(),
         Value::String(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
@@ -60,13 +61,14 @@ fn seconds(value: &Value) -> String {
 fn head(document: &Value, which: &str) -> String {
     let text = |name: &str| cell(&document[name]);
     format!(
-        "{} {} ({which}), process {}, up {}\n  engine {} ({})\n  token fingerprint {}, public key {}\n",
+        "{} {} ({which}), process {}, up {}\n  engine {} ({}), offloads {}\n  token fingerprint {}, public key {}\n",
         text("program"),
         text("version"),
         text("pid"),
         seconds(&document["uptime_seconds"]),
         text("engine"),
         text("engine_reason"),
+        text("offloads"),
         text("fingerprint"),
         text("public_key"),
     )
@@ -118,7 +120,7 @@ pub(super) fn transfer(document: &Value) -> String {
         for member in namespace["members"].as_array().into_iter().flatten() {
             rows.push(vec![
                 cell(&namespace["namespace"]),
-                cell(&member["ip"]),
+                cell(&member["ip4"]),
                 cell(&member["name"]),
                 cell(&member["endpoint"]),
                 seconds(&member["age_seconds"]),
@@ -138,10 +140,15 @@ pub(super) fn gateway(document: &Value) -> String {
     let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));
     let mut text = head(document, &which);
     let transfer = &document["transfer"];
+    let route = match &document["route"] {
+        Value::Null => String::new(),
+        route => format!(", by the route via {} ({})", cell(&route["interface"]), cell(&route["address"])),
+    };
     let _ = writeln!(
         text,
-        "  sending from {}\n  transfer {}: {} at {}, seen at {}",
+        "  sending from {}{}\n  transfer {}: {} at {}, seen at {}",
         cell(&document["outside"]),
+        route,
         cell(&document["trans"]),
         cell(&transfer["state"]),
         cell(&transfer["endpoint"]),
@@ -200,14 +207,16 @@ mod tests {
     fn a_transfer_shows_its_members_and_drops() {
         let document = serde_json::json!({
             "program": "transfer", "version": "1", "pid": 7, "uptime_seconds": 5, "engine": "uring", "engine_reason": "works",
+            "offloads": ["udp-gso", "udp-gro"],
             "fingerprint": "abcdef", "public_key": "00", "bind": 8000, "nums": 3, "public": "h", "ports_bound": 2, "ports_busy": ["8001"],
-            "namespaces": [{ "namespace": 8000, "members": [{ "ip": "172.168.0.1", "name": "n", "endpoint": "192.0.2.1:5",
+            "namespaces": [{ "namespace": 8000, "members": [{ "ip4": "172.168.0.1", "name": "n", "endpoint": "192.0.2.1:5",
                 "age_seconds": 1, "heard_seconds": 0, "datagrams_forwarded": 4, "bytes_forwarded": 5000 }] }],
             "cores": [{ "core": 0, "trains_in": 1, "drops_send_full": 2 }], "drops": { "empty": 3 },
         });
         let text = transfer(&document);
         for expect in [
             "(ports 8000-8002)",
+            "engine uring (works), offloads udp-gso, udp-gro",
             "in use by others: 8001",
             "172.168.0.1  n",
             "5.0 kB",

@@ -78,7 +78,7 @@ macro_rules! conformance {
                 sends_what_was_composed, a_composed_train_leaves_as_one, room_is_left_at_every_split,
                 what_is_kept_stays_until_the_flush);
             conformance!(@linux $made, overload: a_full_send_buffer_loses_nothing_silently);
-            conformance!(@linux $made, sockets: a_thousand_idle_sockets_cost_nothing);
+            conformance!(@linux $made, sockets: a_thousand_idle_sockets_cost_nothing, offloads_are_those_of_the_sockets);
             conformance!(@linux $made, address:
                 ecn_travels_with_what_is_forwarded, dscp_travels_where_the_engine_reports_it,
                 answers_leave_from_the_address_that_was_asked);

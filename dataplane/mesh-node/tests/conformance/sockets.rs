@@ -4,6 +4,8 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use mesh_core::seam::SocketId;
+#[cfg(target_os = "linux")]
+use mesh_node::engine::{UDP_GRO, UDP_GSO};
 
 use crate::support::{Conforms, Patience, Rig, SOON, echo, outside, pattern, peer, receive, receive_from};
 
@@ -58,6 +60,17 @@ pub(crate) fn a_number_outlives_its_socket_until_the_flush<E: Conforms>() {
     let peer = peer();
     peer.send_to(b"new", address).unwrap();
     assert_eq!(outside(rig.expect(b"new")).socket, next);
+}
+
+/// Every kernel that runs these tests has both; a socket that went takes its offloads along.
+#[cfg(target_os = "linux")]
+pub(crate) fn offloads_are_those_of_the_sockets<E: Conforms>() {
+    let mut rig = Rig::<E>::new();
+    assert!(rig.engine.offloads().is_empty());
+    let (socket, _) = rig.bind("127.0.0.1:0");
+    assert_eq!(rig.engine.offloads(), [UDP_GSO, UDP_GRO]);
+    rig.engine.remove_socket(socket).unwrap();
+    assert!(rig.engine.offloads().is_empty());
 }
 
 pub(crate) fn a_thousand_sockets_with_a_trickle_each<E: Conforms>() {

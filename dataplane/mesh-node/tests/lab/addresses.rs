@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
 use mesh_lab::{Ping, Signal, isolated};
 
-use crate::fixture::{ONE, START, Site, TOKEN, ip, start};
+use crate::fixture::{ONE, START, Site, TOKEN, copy_state, ip, start};
 
 #[test]
 fn second_gateway_with_the_address_is_refused_and_the_first_loses_nothing() {
@@ -35,7 +34,7 @@ fn cloned_machine_is_refused_by_name() {
         let site = Site::new("clone", 2)?;
         let _transfer = site.transfer("1", &[])?;
         let _first = site.gateway(0, &[])?;
-        site.offices[1].run(|| copy_state(&site.offices[0]))?;
+        copy_state(&site.offices[0], &site.offices[1])?;
         let address = ip(0).to_string();
         let line = ["-ip", &address, "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN];
         let mut clone = start(&site.offices[1], "gateway", &line)?;
@@ -43,30 +42,6 @@ fn cloned_machine_is_refused_by_name() {
         assert!(clone.output().contains("clone"), "{}", clone.output());
         Ok(())
     });
-}
-
-/// Copies the state folder of another host into this one, as cloning a machine does.
-fn copy_state(from: &mesh_lab::Host) -> Result<()> {
-    let files = from.run(|| files_below(std::path::Path::new("/run/state")))?;
-    for (path, bytes) in files {
-        std::fs::create_dir_all(path.parent().expect("a file has a folder"))?;
-        std::fs::write(&path, bytes)?;
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    }
-    Ok(())
-}
-
-fn files_below(folder: &std::path::Path) -> Result<Vec<(std::path::PathBuf, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else if path.extension().is_none_or(|extension| extension != "log") {
-            files.push((path.clone(), std::fs::read(&path)?));
-        }
-    }
-    Ok(files)
 }
 
 #[test]

@@ -130,3 +130,31 @@ pub(crate) fn assert_quiet(process: &Process) {
     let loud: Vec<&str> = output.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
     assert!(loud.is_empty(), "a healthy run warned: {loud:#?}");
 }
+
+/// Copies a host's state folder to another, as cloning or moving a machine does.
+pub(crate) fn copy_state(from: &Host, to: &Host) -> Result<()> {
+    let files = from.run(|| files_below(std::path::Path::new("/run/state")))?;
+    to.run(|| write_files(files))
+}
+
+fn write_files(files: Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
+    for (path, bytes) in files {
+        std::fs::create_dir_all(path.parent().expect("a file has a folder"))?;
+        std::fs::write(&path, bytes)?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+fn files_below(folder: &std::path::Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else if path.extension().is_none_or(|extension| extension != "log") {
+            files.push((path.clone(), std::fs::read(&path)?));
+        }
+    }
+    Ok(files)
+}

@@ -1,6 +1,7 @@
 //! The programs on real packets, in network namespaces private to each test: what a user would see, and what an eavesdropper
 //! would. `cargo xtask test` builds the programs first; by hand: `cargo build --release`.
 #![cfg(target_os = "linux")]
+#![expect(clippy::print_stdout, reason = "figures are shown when asked for by --nocapture")]
 
 mod addresses;
 mod engines;

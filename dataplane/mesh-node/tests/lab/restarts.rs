@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use mesh_lab::{Signal, isolated};
 
-use crate::fixture::{NAME, ONE, START, Site, start};
+use crate::fixture::{NAME, ONE, START, Site, copy_state, start};
 
 const BACK: Duration = Duration::from_secs(3);
 
@@ -57,7 +57,9 @@ fn transfer_moved_behind_its_name() {
         let _gateways = [site.gateway(0, &[])?, site.gateway(1, &[])?];
         assert!(site.ping(0, 1, ONE)?.perfect());
         transfer.kill()?;
+        // The transfer takes its keys along: another key behind the name would be refused.
         let new_home = &site.offices[2];
+        copy_state(&site.cloud, new_home)?;
         for office in &site.offices {
             office.set_name(NAME, new_home.ipv4()?)?;
         }

@@ -96,8 +96,7 @@ proptest! {
         }
         if let Ok(inner) = ip::parse(&bytes) {
             mss::clamp(&mut bytes, &inner, 100);
-            let ours = (network().ip4(), network().ip6());
-            Complaints::new(NOW).about(NOW, &bytes, &inner, Complaint::TooBig(1280), ours);
+            Complaints::new(NOW).about(NOW, &bytes, &inner, Complaint::TooBig(1280));
         }
     }
 
@@ -168,10 +167,9 @@ fn destinations_are_told_apart() {
 
 #[test]
 fn nobody_complains_about_complaints() {
-    let ours = (network().ip4(), network().ip6());
     let about = |packet: &[u8]| {
         let inner = ip::parse(packet).unwrap();
-        Complaints::new(NOW).about(NOW, packet, &inner, Complaint::HostUnreachable, ours)
+        Complaints::new(NOW).about(NOW, packet, &inner, Complaint::HostUnreachable)
     };
     let ping = super::packets::ping(1, 2, 3);
     let answer = about(&ping).expect("a ping is answered");
@@ -186,12 +184,11 @@ fn nobody_complains_about_complaints() {
 
 #[test]
 fn complaints_are_rare_enough() {
-    let ours = (network().ip4(), network().ip6());
     let ping = super::packets::ping(1, 2, 3);
     let inner = ip::parse(&ping).unwrap();
     let mut complaints = Complaints::new(NOW);
     let mut count = |now| {
-        (0..10_000).filter(|_| complaints.about(now, &ping, &inner, Complaint::HostUnreachable, ours).is_some()).count()
+        (0..10_000).filter(|_| complaints.about(now, &ping, &inner, Complaint::HostUnreachable).is_some()).count()
     };
     assert_eq!(count(NOW), 256);
     assert_eq!(count(NOW + Duration::from_millis(100)), 50);
