@@ -9,7 +9,7 @@ pub const SEED_VARIABLE: &str = "EASYMESH_SEED";
 ///
 /// # Panics
 /// When the scenario does; before that the seed and how to replay it are printed.
-#[expect(clippy::print_stderr, reason = "the seed must reach whoever reads the failed test")]
+#[expect(clippy::disallowed_methods, reason = "the one setting: which seed to replay")]
 pub fn each(count: u64, scenario: impl Fn(u64)) {
     let seeds = match std::env::var(SEED_VARIABLE).ok().map(|text| text.parse::<u64>()) {
         Some(Ok(seed)) => seed..seed + 1,

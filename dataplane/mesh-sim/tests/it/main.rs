@@ -1,4 +1,5 @@
 //! Scenarios of the whole network, each under many seeds. A failure prints its seed and how to replay it.
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 mod fixture;
 mod hostile;
