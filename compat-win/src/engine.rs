@@ -172,6 +172,13 @@ impl Engine {
         self.core.flush();
     }
 
+    /// Whether any socket sends several datagrams at once (`UDP_SEGMENT`, on Windows USO), and whether any receives several at
+    /// once (`UDP_GRO`, on Windows URO).
+    pub fn offloads(&self) -> (bool, bool) {
+        let sockets = || self.core.sockets.iter().flatten();
+        (sockets().any(Socket::sends_trains), sockets().any(Socket::receives_trains))
+    }
+
     /// What was counted since the engine was made.
     pub fn counters(&self) -> Counters {
         self.core.counters

@@ -141,6 +141,11 @@ impl Socket {
         self.segments_max > 1
     }
 
+    /// Whether one receive can bring several datagrams at once.
+    pub(crate) fn receives_trains(&self) -> bool {
+        self.offload.as_ref().is_some_and(|offload| offload.gro_segments() > 1)
+    }
+
     /// Sends `contents`, cut every `segment_bytes`.
     pub(crate) fn send(&mut self, to: &Endpoint, contents: &[u8], segment_bytes: usize, tos: u8) -> Sent {
         let segments = contents.len().div_ceil(segment_bytes).max(1);

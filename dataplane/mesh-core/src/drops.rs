@@ -91,6 +91,10 @@ reasons! {
     RateLimited = "rate-limited",
     /// An answer found no room.
     NoRoom = "no-room",
+    /// A request shorter than its answer: nobody is answered with more bytes than it sent.
+    Unpadded = "unpadded",
+    /// What it says is older than what is known.
+    Outdated = "outdated",
 
     // Inner packets on their way out of a gateway.
     /// Not a whole IPv4 or IPv6 packet.

@@ -19,7 +19,7 @@ use crate::engine::portable::Portable;
 #[cfg(target_os = "linux")]
 use crate::engine::uring::Uring;
 use crate::helpers::{Helpers, WAITING_MAX};
-use crate::iface::{self, Interface, Outside};
+use crate::iface::{self, Interface, Outside, Route};
 use crate::inside::{InsideConfig, InsideDevice};
 use crate::log::{DroppedLines, LineBudget, LogGuard, announce, announce_warning};
 use crate::mailbox::Mailbox;
@@ -28,9 +28,9 @@ use crate::pump::Flow;
 use crate::resolve::resolve;
 use crate::secret::SecretString;
 use crate::select::{EngineKind, Make, Selection, select};
-use crate::signals::Signals;
+use crate::signals::{Signals, Stopping};
 use crate::state::{GatewayIdentity, StateDirectory};
-use crate::status::{CommonReport, CoreReport, GatewayReport, RouteReport, SCHEMA, StatusServer};
+use crate::status::{CommonReport, CoreReport, GatewayReport, SCHEMA, StatusServer};
 use crate::worker::{Plan, Worker};
 use crate::{clock, hex, imp, limits, log};
 
@@ -52,10 +52,11 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
     // Before the first thread, so that all of them hold the signals back.
     let signals = Signals::block()?;
     let log = log::start(&options.common, &format!("gateway-{}", options.ip))?;
-    log::record(|| begin(options, started, signals, &log))
+    let stopping = signals.watch(log.closer())?;
+    log::record(|| begin(options, started, stopping, &log))
 }
 
-fn begin(options: GatewayOptions, started: Instant, signals: Signals, log: &LogGuard) -> Result<(), Failure> {
+fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
     limits::make_room(SOCKETS)?;
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
@@ -74,7 +75,7 @@ fn begin(options: GatewayOptions, started: Instant, signals: Signals, log: &LogG
     let fingerprint = hex::encode(&token.fingerprint());
     let log = log.dropped_lines();
     let start =
-        Start { options, started, signals, log, fingerprint, keys, outside, sockets, state, identity, selection };
+        Start { options, started, stopping, log, fingerprint, keys, outside, sockets, state, identity, selection };
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
@@ -144,7 +145,7 @@ fn bind_sockets(outside: &Outside) -> anyhow::Result<Vec<UdpSocket>> {
 struct Start {
     options: GatewayOptions,
     started: Instant,
-    signals: Signals,
+    stopping: Stopping,
     log: DroppedLines,
     fingerprint: String,
     keys: NamespaceKeys,
@@ -166,7 +167,7 @@ enum Wake {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, signals, log, fingerprint, keys, outside, sockets, state, identity, selection } =
+        let Self { options, started, stopping, log, fingerprint, keys, outside, sockets, state, identity, selection } =
             self;
         let outer_bytes = options.mtu.map_or(OuterSize::Assumed, OuterSize::Fixed);
         let device = InsideDevice::open(&InsideConfig {
@@ -183,7 +184,7 @@ impl Start {
         let (wakes, woken) = mpsc::channel();
         let stop = wakes.clone();
         // The main thread hears it unless it has ended already.
-        signals.on_stop(move || _ = stop.send(Wake::Stop))?;
+        stopping.by(move || _ = stop.send(Wake::Stop));
 
         let helpers = Helpers::start(2, WAITING_MAX)?;
         let processor = imp::processors().first().copied().filter(|_| E::PINNED);
@@ -310,7 +311,7 @@ struct Life<'a, E: Make> {
     /// Whether the sockets are tied to no interface.
     routed: bool,
     /// The route that was told last.
-    told_route: Option<RouteReport>,
+    told_route: Option<Route>,
 }
 
 impl<E: Make> Life<'_, E> {
@@ -517,9 +518,9 @@ struct Report<E: Make> {
 
 impl<E: Make> Report<E> {
     fn make(&self) -> anyhow::Result<GatewayReport> {
-        let asked = self.mailbox.ask(|engine, gateway, now| {
-            (engine.name(), engine.offloads(), engine.counters(), gateway.status(now))
-        });
+        let asked = self
+            .mailbox
+            .ask(|engine, gateway, now| (engine.name(), engine.offloads(), engine.counters(), gateway.status(now)));
         let (engine, offloads, counters, gateway) =
             asked.recv_timeout(STATUS_PATIENCE).context("the data thread does not answer")?;
         Ok(GatewayReport {

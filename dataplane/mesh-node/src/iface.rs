@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::status::RouteReport;
+use serde::Serialize;
 
 /// An interface with its networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,13 +158,22 @@ pub fn overlap(interfaces: &[Interface], ip: Ipv4Addr, prefix: u8) -> Option<(&I
     })
 }
 
+/// How datagrams leave that are tied to no interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The interface, where it could be found out.
+    pub interface: Option<String>,
+    /// The address they have there.
+    pub address: IpAddr,
+}
+
 /// What the routing table sends by to `remote`; `None` if nothing leads there. Nothing is sent to find out.
-pub fn route_to(remote: SocketAddr) -> Option<RouteReport> {
+pub fn route_to(remote: SocketAddr) -> Option<Route> {
     let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(remote).ok()?;
     let address = socket.local_addr().ok()?.ip();
-    Some(RouteReport { interface: holder(&list().unwrap_or_default(), address), address })
+    Some(Route { interface: holder(&list().unwrap_or_default(), address), address })
 }
 
 /// The name of the interface that has an address.
@@ -277,7 +286,7 @@ mod tests {
         let interfaces = list().unwrap();
         assert!(interfaces.iter().any(is_loopback), "{interfaces:?}");
         let address = IpAddr::from([127, 0, 0, 1]);
-        let route = RouteReport { interface: Some("lo".into()), address };
+        let route = Route { interface: Some("lo".into()), address };
         assert_eq!(route_to("127.0.0.7:9".parse().unwrap()), Some(route));
     }
 

@@ -8,7 +8,7 @@ pub mod rotate;
 use std::cmp::Ordering;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use mesh_core::seam::Moment;
@@ -29,13 +29,39 @@ static QUIET_CONSOLE: OnceLock<bool> = OnceLock::new();
 #[derive(Debug)]
 pub struct LogGuard {
     dropped: DroppedLines,
-    _worker: Option<WorkerGuard>,
+    worker: LogCloser,
 }
 
 impl LogGuard {
     /// Counts the lines that found no room.
     pub fn dropped_lines(&self) -> DroppedLines {
         self.dropped.clone()
+    }
+
+    /// Closes the log where the process ends without dropping anything.
+    pub fn closer(&self) -> LogCloser {
+        self.worker.clone()
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        self.worker.close();
+    }
+}
+
+/// See [`LogGuard::closer`].
+#[derive(Clone, Debug)]
+pub struct LogCloser(Arc<Mutex<Option<WorkerGuard>>>);
+
+impl LogCloser {
+    fn new(worker: Option<WorkerGuard>) -> Self {
+        Self(Arc::new(Mutex::new(worker)))
+    }
+
+    /// Writes what waits; lines after this are lost.
+    pub fn close(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -65,7 +91,7 @@ pub fn start(options: &CommonOptions, name: &str) -> anyhow::Result<LogGuard> {
     if options.debug {
         // A program that is built into another (a test) has a subscriber already: its log goes there.
         let _ = builder.with_max_level(LevelFilter::DEBUG).with_writer(io::stdout).try_init();
-        return Ok(LogGuard { dropped: DroppedLines::default(), _worker: None });
+        return Ok(LogGuard { dropped: DroppedLines::default(), worker: LogCloser::new(None) });
     }
     #[expect(
         clippy::disallowed_methods,
@@ -83,7 +109,7 @@ pub fn start(options: &CommonOptions, name: &str) -> anyhow::Result<LogGuard> {
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(file);
     let dropped = writer.error_counter();
     let _ = builder.with_max_level(LevelFilter::INFO).with_writer(writer).try_init();
-    Ok(LogGuard { dropped: DroppedLines(Some(dropped)), _worker: Some(worker) })
+    Ok(LogGuard { dropped: DroppedLines(Some(dropped)), worker: LogCloser::new(Some(worker)) })
 }
 
 /// Tells the person at the console, and the log.

@@ -1,12 +1,82 @@
 //! The wish to stop: SIGTERM and Ctrl-C.
+//!
+//! [`Signals::block`] comes before any thread, [`Signals::watch`] as soon as the log stands: from then on the first signal ends a
+//! program that is still starting at once, whatever it waits for, and one that runs by what it gave to [`Stopping::by`]. A
+//! second signal ends it without waiting.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(target_os = "linux")]
 pub use linux::Signals;
 #[cfg(windows)]
 pub use windows::Signals;
 
+use crate::log::{LogCloser, announce};
+
 /// Exit code of a program that was told to stop a second time while it was stopping.
 const IMPATIENT: i32 = 1;
+
+type Stop = Box<dyn FnOnce() + Send>;
+
+/// How far a program is.
+enum Phase {
+    /// It has nothing yet that must be given back or told.
+    Starting,
+    /// This makes it stop.
+    Running(Stop),
+    /// It was told to.
+    Stopping,
+}
+
+/// What to do at a signal.
+enum Reaction {
+    /// There is nothing to wait for.
+    EndNow,
+    Stop(Stop),
+    /// The second one.
+    Abandon,
+}
+
+impl Phase {
+    fn react(&mut self) -> Reaction {
+        match std::mem::replace(self, Self::Stopping) {
+            Self::Starting => Reaction::EndNow,
+            Self::Running(stop) => Reaction::Stop(stop),
+            Self::Stopping => Reaction::Abandon,
+        }
+    }
+}
+
+/// What signals do from now on.
+#[derive(Clone)]
+pub struct Stopping(Arc<Mutex<Phase>>);
+
+impl Stopping {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Phase::Starting)))
+    }
+
+    /// The program runs: the first signal calls `stop`, on a thread of its own, and the second ends the process.
+    pub fn by(&self, stop: impl FnOnce() + Send + 'static) {
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *phase = Phase::Running(Box::new(stop));
+    }
+
+    /// A signal came.
+    fn signalled(&self, log: &LogCloser) {
+        // Held to the end of the process where that is near: the program does not start to run meanwhile.
+        let mut phase = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match phase.react() {
+            Reaction::EndNow => {
+                announce("stopped before it ran");
+                log.close();
+                std::process::exit(0);
+            }
+            Reaction::Stop(stop) => stop(),
+            Reaction::Abandon => std::process::exit(IMPATIENT),
+        }
+    }
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -14,6 +84,8 @@ mod linux {
     use std::thread;
 
     use nix::sys::signal::{SigSet, Signal};
+
+    use super::{LogCloser, Stopping};
 
     /// SIGTERM, SIGINT and SIGHUP, held back from every thread of the process.
     #[derive(Debug)]
@@ -30,17 +102,19 @@ mod linux {
             Ok(Self(set))
         }
 
-        /// Calls `stop` at the first of them, on a thread of its own; a second one ends the process at once.
-        pub fn on_stop(self, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        /// Waits for them on a thread of its own; what came since [`Signals::block`] counts.
+        pub fn watch(self, log: LogCloser) -> io::Result<Stopping> {
+            let stopping = Stopping::new();
+            let told = stopping.clone();
             let wait = move || {
-                let first = self.0.wait();
-                tracing::debug!(signal = ?first.map(Signal::as_str), "asked to stop");
-                stop();
-                let _ = self.0.wait();
-                std::process::exit(super::IMPATIENT);
+                loop {
+                    let signal = self.0.wait();
+                    tracing::debug!(signal = ?signal.map(Signal::as_str), "asked to stop");
+                    told.signalled(&log);
+                }
             };
             thread::Builder::new().name("mesh-signals".into()).spawn(wait)?;
-            Ok(())
+            Ok(stopping)
         }
     }
 }
@@ -50,6 +124,8 @@ mod windows {
     use std::{io, thread};
 
     use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
+
+    use super::{LogCloser, Stopping};
 
     /// Ctrl-C, Ctrl-Break, the closing of the console and of the system.
     #[derive(Debug)]
@@ -61,14 +137,15 @@ mod windows {
             Ok(Self(()))
         }
 
-        /// Calls `stop` at the first of them, on a thread of its own; a second one ends the process at once.
-        pub fn on_stop(self, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        /// Waits for them on a thread of its own.
+        pub fn watch(self, log: LogCloser) -> io::Result<Stopping> {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            let stopping = Stopping::new();
+            let told = stopping.clone();
             let wait = move || {
                 let watched = runtime.block_on(async {
                     let (mut c, mut brk, mut close, mut shutdown) =
                         (ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?);
-                    let mut stop = Some(stop);
                     loop {
                         tokio::select! {
                             _ = c.recv() => {}
@@ -76,10 +153,7 @@ mod windows {
                             _ = close.recv() => {}
                             _ = shutdown.recv() => {}
                         }
-                        match stop.take() {
-                            Some(stop) => stop(),
-                            None => std::process::exit(super::IMPATIENT),
-                        }
+                        told.signalled(&log);
                     }
                     #[expect(unreachable_code, reason = "gives the block its type")]
                     io::Result::Ok(())
@@ -89,7 +163,30 @@ mod windows {
                 }
             };
             thread::Builder::new().name("mesh-signals".into()).spawn(wait)?;
-            Ok(())
+            Ok(stopping)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_start_ends_at_once_and_a_second_signal_does_not_wait() {
+        let mut phase = Phase::Starting;
+        assert!(matches!(phase.react(), Reaction::EndNow));
+        assert!(matches!(phase.react(), Reaction::Abandon));
+
+        let stopping = Stopping::new();
+        let (stop, stopped) = mpsc::channel();
+        stopping.by(move || stop.send(()).unwrap());
+        let mut phase = stopping.0.lock().unwrap();
+        let Reaction::Stop(stop) = phase.react() else { panic!("a program that runs is asked to stop") };
+        stop();
+        stopped.recv().unwrap();
+        assert!(matches!(phase.react(), Reaction::Abandon));
     }
 }

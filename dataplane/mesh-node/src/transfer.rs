@@ -31,7 +31,7 @@ use crate::pump::Flow;
 use crate::resolve::{HostPort, resolve};
 use crate::secret::SecretString;
 use crate::select::{EngineKind, Make, Selection, select};
-use crate::signals::Signals;
+use crate::signals::{Signals, Stopping};
 use crate::state::{StateDirectory, TransferIdentity};
 use crate::status::{CommonReport, CoreReport, NamespaceReport, SCHEMA, StatusServer, TransferReport, add, sum};
 use crate::worker::{Plan, Worker};
@@ -46,10 +46,11 @@ pub fn run(options: TransferOptions) -> Result<(), Failure> {
     // Before the first thread, so that all of them hold the signals back.
     let signals = Signals::block()?;
     let log = log::start(&options.common, &format!("transfer-{}", options.bind))?;
-    log::record(|| begin(options, started, signals, &log))
+    let stopping = signals.watch(log.closer())?;
+    log::record(|| begin(options, started, stopping, &log))
 }
 
-fn begin(options: TransferOptions, started: Instant, signals: Signals, log: &LogGuard) -> Result<(), Failure> {
+fn begin(options: TransferOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
     limits::make_room(options.nums)?;
     let (token, made) = match options.common.token.is_empty() {
         true => (SecretString::random(), true),
@@ -67,7 +68,7 @@ fn begin(options: TransferOptions, started: Instant, signals: Signals, log: &Log
     let selection = select(options.common.engine)?;
     let token = Token { text: token, made };
     let log = log.dropped_lines();
-    let start = Start { options, started, signals, log, token, stretching, busy, bound, identity, selection };
+    let start = Start { options, started, stopping, log, token, stretching, busy, bound, identity, selection };
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
@@ -94,7 +95,7 @@ struct Token {
 struct Start {
     options: TransferOptions,
     started: Instant,
-    signals: Signals,
+    stopping: Stopping,
     log: DroppedLines,
     token: Token,
     stretching: thread::JoinHandle<StretchedToken>,
@@ -112,11 +113,11 @@ enum Wake {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, signals, log, token, stretching, mut busy, bound, identity, selection } = self;
+        let Self { options, started, stopping, log, token, stretching, mut busy, bound, identity, selection } = self;
         let (wakes, woken) = mpsc::channel();
         let stop = wakes.clone();
         // The main thread hears it unless it has ended already.
-        signals.on_stop(move || _ = stop.send(Wake::Stop))?;
+        stopping.by(move || _ = stop.send(Wake::Stop));
 
         let processors = imp::processors();
         let helpers = Helpers::start(processors.len().div_ceil(2), WAITING_MAX)?;
@@ -405,7 +406,8 @@ impl<E: Make> Report<E> {
             // A data thread that is this late is shown by its absence.
             let Ok((name, used, counted, status)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
             engine = name;
-            offloads.extend(used);
+            // One core may have no socket: what any of them uses is in use.
+            offloads.extend(used.into_iter().filter(|name| !offloads.contains(name)).collect::<Vec<_>>());
             cores.push(CoreReport { core, processor: self.processors[core], counters: counted });
             namespaces.extend(status.namespaces.into_iter().map(NamespaceReport::from));
             add(&mut counters, &status.counters);
@@ -414,9 +416,6 @@ impl<E: Make> Report<E> {
             drops.push(serde_json::to_value(&status.drops).unwrap_or_default());
         }
         namespaces.sort_by_key(|namespace| namespace.namespace);
-        // One core may have no socket yet, or its kernel may have taken one back: what any of them uses is in use.
-        offloads.sort_unstable();
-        offloads.dedup();
         TransferReport {
             common: CommonReport {
                 schema: SCHEMA,

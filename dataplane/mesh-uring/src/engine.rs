@@ -184,6 +184,12 @@ impl Engine {
         Some(self.sockets.get(usize::from(socket.0))?.as_ref()?.buffers)
     }
 
+    /// Whether any socket sends several datagrams at once (`UDP_SEGMENT`), and whether any receives several at once (`UDP_GRO`).
+    pub fn offloads(&self) -> (bool, bool) {
+        let sockets = || self.sockets.iter().flatten();
+        (sockets().any(|socket| socket.segments_max > 1), sockets().any(|socket| socket.joins))
+    }
+
     /// Sends what is queued, stops receiving on a socket and closes it; its port is free when this returns. Its number is given to no
     /// other socket before the next flush.
     ///

@@ -42,6 +42,8 @@ pub(crate) struct Socket {
     pub(crate) v6: bool,
     /// Datagrams that one send can carry: 1 where the kernel or the device cannot cut.
     pub(crate) segments_max: usize,
+    /// Whether the kernel joins what arrives into trains.
+    pub(crate) joins: bool,
     pub(crate) buffers: SocketBuffers,
     /// Tells the receive at hand from those of the number's earlier owners.
     pub(crate) generation: u32,
@@ -68,10 +70,10 @@ pub(crate) fn prepare(socket: UdpSocket, local_address: bool, generation: u32, c
         (true, false) => set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
         (false, _) => {}
     }
-    let mut segments_max = 1;
+    let (mut segments_max, mut joins) = (1, false);
     if config.offload {
         // A kernel without these (before 5.0 and 4.18) receives and sends datagrams one by one.
-        let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+        joins = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         if get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok() {
             segments_max = crate::gather::SEGMENTS_MAX;
         }
@@ -80,7 +82,7 @@ pub(crate) fn prepare(socket: UdpSocket, local_address: bool, generation: u32, c
         receive_bytes: buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, config.socket_receive_bytes)?,
         send_bytes: buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, config.socket_send_bytes)?,
     };
-    Ok(Socket { socket, v6, segments_max, buffers, generation, failures: 0, armed: false })
+    Ok(Socket { socket, v6, segments_max, joins, buffers, generation, failures: 0, armed: false })
 }
 
 /// Enlarges a buffer, past the system's limit where permitted. Returns what it has then.

@@ -22,6 +22,9 @@
 //! | 7 | [`ErrorReply`](notice::ErrorReply), unsealed hint | `notice.rs` |
 //!
 //! Types 0 to 5 start with a [`route`] header. A relay checks it and forwards the datagram untouched.
+//!
+//! Nobody is answered with more bytes than it sent: an init is [padded](handshake) to the longest response, and every request
+//! to its [longest answer](message::Message::to_padded_vec). Who answers measures, and sends nothing longer.
 #![forbid(unsafe_code)]
 
 pub mod cookie;

@@ -6,7 +6,10 @@
 //! +--------+--------------------------------------------+
 //! ```
 //!
-//! A reader skips tags it does not know, so fields can be added; of a tag that is there twice the first counts.
+//! A reader skips tags it does not know, so fields can be added; of a tag that is there twice the first counts. Tag 0 holds
+//! nothing but zeros: requests are [padded](Message::to_padded_vec) with it, so that no answer is longer than its request.
+
+mod padding;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -159,6 +162,8 @@ pub enum Message {
     Found {
         /// From the lookup.
         request: u32,
+        /// Number of the last [`Message::Change`] sent before: one with a higher number is newer.
+        change: u32,
         /// Who it is.
         peer: PeerRecord,
     },
@@ -232,6 +237,8 @@ mod kind {
 
 /// Numbers of the fields; one meaning and one width each, whatever the message.
 mod tag {
+    /// Zeros, to be skipped.
+    pub(super) const PADDING: u8 = 0;
     pub(super) const REQUEST: u8 = 1;
     pub(super) const BOOT: u8 = 2;
     pub(super) const IP4: u8 = 3;
@@ -283,8 +290,8 @@ impl Message {
             Self::Lookup { request, target } => {
                 w.kind(kind::LOOKUP).number(tag::REQUEST, *request).target(*target);
             }
-            Self::Found { request, peer } => {
-                w.kind(kind::FOUND).number(tag::REQUEST, *request).peer(peer);
+            Self::Found { request, change, peer } => {
+                w.kind(kind::FOUND).number(tag::REQUEST, *request).number(tag::CHANGE, *change).peer(peer);
             }
             Self::NotFound { request, target } => {
                 w.kind(kind::NOT_FOUND).number(tag::REQUEST, *request).target(*target);
@@ -317,7 +324,7 @@ impl Message {
         }
     }
 
-    /// The message's bytes.
+    /// The message's bytes, without padding.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         self.encode(&mut out);
@@ -369,7 +376,9 @@ impl Message {
                 change: f.number(tag::CHANGE)?,
             },
             kind::LOOKUP => Self::Lookup { request: f.number(tag::REQUEST)?, target: f.target()? },
-            kind::FOUND => Self::Found { request: f.number(tag::REQUEST)?, peer: f.peer()? },
+            kind::FOUND => {
+                Self::Found { request: f.number(tag::REQUEST)?, change: f.number(tag::CHANGE)?, peer: f.peer()? }
+            }
             kind::NOT_FOUND => Self::NotFound { request: f.number(tag::REQUEST)?, target: f.target()? },
             kind::CHANGE => Self::Change {
                 number: f.number(tag::CHANGE)?,

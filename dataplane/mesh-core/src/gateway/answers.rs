@@ -10,6 +10,7 @@ use std::time::Duration;
 use mesh_wire::handshake::{self as wire, Init, Response};
 use mesh_wire::message::{CloseReason, Message, PeerRecord, Target};
 use mesh_wire::route::{Destination, Route, Slot};
+use mesh_wire::sealed::OVERHEAD_BYTES;
 use rand::Rng;
 
 use super::handshake::{Asking, AskingStage, RETRANSMIT_FIRST, RETRANSMIT_MOST, job_id};
@@ -39,6 +40,8 @@ const HELD_PER_ANSWER_MAX: usize = 32;
 const HELD_MAX: usize = 1024;
 /// How often handshakes under way are looked at.
 const ANSWERS_INTERVAL: Duration = Duration::from_millis(250);
+/// False messages 3 that are read before a handshake is given up.
+const FORGED_MAX: u8 = 8;
 /// Between two repeated Confirms to one peer.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -51,6 +54,8 @@ struct Answer {
     source: Slot,
     init_mac1: [u8; 16],
     since: Moment,
+    /// Messages 3 that were false.
+    forged: u8,
     stage: AnswerStage,
     /// Asks who holds the slot, until that is known.
     lookup: Lookup,
@@ -63,8 +68,8 @@ enum AnswerStage {
     Answering,
     /// Message 2 is on its way.
     Waiting { responder: Responder, noise: Vec<u8> },
-    /// Message 3 is being read.
-    Finishing,
+    /// Message 3 is being read. Until it turns out to be a true one, message 2 is kept.
+    Finishing { noise: Vec<u8> },
     /// All is known but whose key it is.
     Unverified { finished: Box<ResponderFinished> },
 }
@@ -190,6 +195,7 @@ impl Gateway {
                 source,
                 init_mac1: init.mac1,
                 since: now,
+                forged: 0,
                 stage: AnswerStage::Answering,
                 lookup,
                 held: VecDeque::new(),
@@ -252,14 +258,25 @@ impl Gateway {
         if !matches!(answer.stage, AnswerStage::Waiting { .. }) {
             return Err(DropReason::Duplicate);
         }
-        let stage = std::mem::replace(&mut answer.stage, AnswerStage::Finishing);
-        let AnswerStage::Waiting { responder, .. } = stage else { return Err(DropReason::Duplicate) };
+        let stage = std::mem::replace(&mut answer.stage, AnswerStage::Answering);
+        let AnswerStage::Waiting { responder, noise: response } = stage else { return Err(DropReason::Duplicate) };
+        answer.stage = AnswerStage::Finishing { noise: response };
         self.jobs.push_back(Job::responder_finish(job_id(index), responder, noise.to_vec()));
         Ok(())
     }
 
-    /// The peer repeats the Final of a session that exists: our Confirm was lost.
-    pub(super) fn handle_final_again(&mut self, now: Moment, id: u32, index: u32) -> Result<(), DropReason> {
+    /// The peer repeats the Final of a session that exists, a datagram of `room` bytes: our Confirm was lost.
+    pub(super) fn handle_final_again(
+        &mut self,
+        now: Moment,
+        id: u32,
+        index: u32,
+        room: usize,
+    ) -> Result<(), DropReason> {
+        let confirm = Message::Confirm { ip4: self.network.ip4() };
+        if OVERHEAD_BYTES + confirm.to_vec().len() > room {
+            return Err(DropReason::Unpadded);
+        }
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
         if peer.confirmed_at.is_some_and(|at| now.since(at) < CONFIRM_INTERVAL) {
             return Err(DropReason::Duplicate);
@@ -267,7 +284,7 @@ impl Gateway {
         let session = peer.keyring.as_mut().and_then(|keyring| keyring.opening(index));
         if session.is_some_and(|(session, _)| !session.initiator() && now.since(session.created()) < ANSWER_TIME) {
             peer.confirmed_at = Some(now);
-            self.seal_for_peer(id, Some(index), &Message::Confirm { ip4: self.network.ip4() });
+            self.seal_for_peer(id, Some(index), &confirm);
         }
         Err(DropReason::Duplicate)
     }
@@ -284,9 +301,18 @@ impl Gateway {
                 answer.stage = AnswerStage::Unverified { finished: Box::new(finished) };
                 self.verify_answer(now, place, index);
             }
-            Outcome::Failed { .. } => {
+            Outcome::Failed { responder, .. } => {
                 self.drops.count(DropReason::HandshakeFailed);
-                self.drop_answer(place, index);
+                if let AnswerStage::Finishing { noise } = &mut answer.stage
+                    && let Some(responder) = responder
+                    && answer.forged < FORGED_MAX
+                {
+                    // A forged message: the true one may still come.
+                    answer.forged += 1;
+                    answer.stage = AnswerStage::Waiting { responder, noise: std::mem::take(noise) };
+                } else {
+                    self.drop_answer(place, index);
+                }
             }
             Outcome::InitiatorStarted { .. } | Outcome::InitiatorFinished(_) => {}
         }

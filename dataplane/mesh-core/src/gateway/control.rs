@@ -10,9 +10,9 @@ use crate::drops::DropReason;
 use crate::seam::Moment;
 use crate::session::keyring::{Established, Slot};
 
-/// A control frame with `message`; `None` when the session is used up.
+/// A control frame with `message`, padded if it is a request; `None` when the session is used up.
 pub(super) fn seal(session: &mut Established, route: Route, message: &Message) -> Option<Vec<u8>> {
-    seal_frame(session, route, FrameType::Control, &message.to_vec())
+    seal_frame(session, route, FrameType::Control, &message.to_padded_vec())
 }
 
 fn seal_frame(session: &mut Established, route: Route, frame: FrameType, plaintext: &[u8]) -> Option<Vec<u8>> {
@@ -34,7 +34,7 @@ impl Gateway {
 
     /// Sends a message under the session that the peer names by `index`, or the current one.
     pub(super) fn seal_for_peer(&mut self, id: u32, index: Option<u32>, message: &Message) {
-        self.seal_frame_for_peer(id, index, FrameType::Control, &message.to_vec());
+        self.seal_frame_for_peer(id, index, FrameType::Control, &message.to_padded_vec());
     }
 
     /// Sends a data frame that holds nothing: the peer sees that the session is in use.

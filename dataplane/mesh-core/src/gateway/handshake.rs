@@ -130,7 +130,7 @@ impl Gateway {
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
-        let identity = Message::Identity { ip4: self.network.ip4(), boot: self.boot }.to_vec();
+        let identity = Message::Identity { ip4: self.network.ip4(), boot: self.boot }.to_padded_vec();
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
         let expected = *peer.key().ok_or(DropReason::UnknownHandshake)?;
         let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
@@ -156,7 +156,7 @@ impl Gateway {
                 self.transmit_asking(now, id);
             }
             Outcome::InitiatorFinished(finished) => self.asked(now, id, finished),
-            Outcome::Failed { error, initiator } => {
+            Outcome::Failed { error, initiator, .. } => {
                 self.drops.count(DropReason::HandshakeFailed);
                 if let AskingStage::Finishing { noise, .. } = &mut asking.stage
                     && let Some(initiator) = initiator

@@ -73,9 +73,12 @@ impl Gateway {
         self.nobody(now, id);
     }
 
-    /// A peer that was asked for has changed.
-    pub(super) fn changed(&mut self, now: Moment, ip4: Ipv4Addr, record: Option<PeerRecord>) {
+    /// A peer that was asked for has changed, says the change `number`.
+    pub(super) fn changed(&mut self, now: Moment, number: u32, ip4: Ipv4Addr, record: Option<PeerRecord>) {
         let Some(id) = self.peers.find(ip4) else { return };
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.changed = Some(number);
+        }
         match record {
             Some(record) if record.ip4 == ip4 => self.found(now, record),
             Some(_) => {}

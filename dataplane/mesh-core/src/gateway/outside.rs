@@ -308,7 +308,7 @@ impl Gateway {
                 self.handle_final(place, last.receiver_index, last.noise)
             }
             (Some(Owner::Session(id)), wire::Kind::GatewayToGateway) => {
-                self.handle_final_again(now, id, last.receiver_index)
+                self.handle_final_again(now, id, last.receiver_index, datagram.len())
             }
             _ => Err(DropReason::UnknownHandshake),
         }

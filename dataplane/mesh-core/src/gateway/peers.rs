@@ -77,6 +77,8 @@ pub(super) struct Peer {
     pub(super) transfer_epoch: u32,
     /// When the record was last told.
     pub(super) learned_at: Option<Moment>,
+    /// Number of the last change of it that was told.
+    pub(super) changed: Option<u32>,
     /// Changes may have been missed: ask again when convenient.
     pub(super) refresh: bool,
     pub(super) lookup: Option<Lookup>,
@@ -113,6 +115,7 @@ impl Peer {
             record: None,
             transfer_epoch: 0,
             learned_at: None,
+            changed: None,
             refresh: false,
             lookup: None,
             absent_until: None,
@@ -241,6 +244,20 @@ impl Peers {
     /// Slots of an earlier start of the transfer mean nothing.
     pub(super) fn forget_slots(&mut self) {
         self.by_slot.clear();
+    }
+
+    /// Whether a change of this address was told that is newer than the change `number`.
+    pub(super) fn has_changed_since(&self, ip4: Ipv4Addr, number: u32) -> bool {
+        let changed = self.find(ip4).and_then(|id| self.get(id)).and_then(|peer| peer.changed);
+        // Numbers wrap around.
+        changed.is_some_and(|changed| (1..=u32::MAX / 2).contains(&changed.wrapping_sub(number)))
+    }
+
+    /// The numbers of changes so far mean nothing any more.
+    pub(super) fn forget_changes(&mut self) {
+        for peer in self.places.iter_mut().flatten() {
+            peer.changed = None;
+        }
     }
 
     /// All peers, in order of their places.

@@ -211,7 +211,7 @@ impl Gateway {
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
-        let register = self.register_message().to_vec();
+        let register = self.register_message().to_padded_vec();
         let attempt = self.relay.attempt.as_mut().filter(|attempt| attempt.index == response.receiver_index);
         let attempt = attempt.ok_or(DropReason::UnknownHandshake)?;
         if !matches!(attempt.stage, AttemptStage::Waiting { .. }) {
@@ -235,7 +235,7 @@ impl Gateway {
                 self.send_init(now);
             }
             Outcome::InitiatorFinished(finished) => self.transfer_answered(now, finished),
-            Outcome::Failed { error, initiator } => {
+            Outcome::Failed { error, initiator, .. } => {
                 self.drops.count(DropReason::HandshakeFailed);
                 if let AttemptStage::Finishing { noise, .. } = &mut attempt.stage
                     && let Some(initiator) = initiator

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod lifecycle;
+mod order;
 mod packets;
 mod pieces;
 mod sessions;

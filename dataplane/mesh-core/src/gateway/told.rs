@@ -58,7 +58,13 @@ impl Gateway {
                 self.keepalive_answered(now, seq, observed, boot, change);
             }
             Message::Probe { seq } => self.send_to_transfer(now, &Message::ProbeReply { seq }),
-            Message::Found { peer, .. } => self.found(now, peer),
+            Message::Found { peer, change, .. } => {
+                if self.peers.has_changed_since(peer.ip4, change) {
+                    // A change overtook it.
+                    return Err(DropReason::Outdated);
+                }
+                self.found(now, peer);
+            }
             Message::NotFound { request, target } => self.not_found(now, request, target),
             Message::Change { number, ip4, peer } => {
                 // Those that come late were made up for by asking.
@@ -70,7 +76,7 @@ impl Gateway {
                 if ahead > 1 {
                     self.refresh_peers(now);
                 }
-                self.changed(now, ip4, peer);
+                self.changed(now, number, ip4, peer);
             }
             Message::Hello { .. }
             | Message::Welcome { .. }
@@ -91,6 +97,10 @@ impl Gateway {
         let transfer = control.endpoint.remote;
         let news = self.relay.registration.is_none() || self.relay.slot != Some(slot) || self.relay.boot != Some(boot);
         let first = !self.relay.ever;
+        if news || self.relay.change != change {
+            // Changes are counted anew, or some were missed.
+            self.peers.forget_changes();
+        }
         if self.relay.boot != Some(boot) {
             // Slots of its earlier start mean nothing: every peer has to be found again.
             self.relay.boot = Some(boot);

@@ -129,6 +129,7 @@ impl std::fmt::Debug for StaticKey {
 }
 
 /// What one side brings to a handshake.
+#[derive(Clone)]
 pub struct Params {
     kind: Kind,
     namespace: u16,
@@ -258,6 +259,25 @@ impl Initiator {
 pub struct Responder {
     state: Wiped<HandshakeState>,
     cipher: Cipher,
+    /// What the state was made from: one that has read a false message 3 is of no more use.
+    origin: Box<Origin>,
+}
+
+/// What a responder's state follows from.
+struct Origin {
+    params: Params,
+    hello_noise: Vec<u8>,
+    welcome: Vec<u8>,
+}
+
+impl Origin {
+    /// The state after message 2. The seed serves again for the very same bytes, and for no others.
+    fn state(&self) -> Result<Wiped<HandshakeState>, HandshakeError> {
+        let mut state = self.params.state(false);
+        read(&mut state, &self.hello_noise)?;
+        write(&mut state, &self.welcome)?;
+        Ok(state)
+    }
 }
 
 /// What the responder has after its answer.
@@ -298,13 +318,22 @@ impl Responder {
         if welcome.len() > WELCOME_BYTES_MAX {
             return Err(HandshakeError::PayloadTooLong);
         }
-        let noise = write(&mut state, &welcome)?;
-        Ok(ResponderAnswered { hello, cipher, noise, responder: Self { state, cipher } })
+        let answered = write(&mut state, &welcome)?;
+        let origin = Box::new(Origin { params: params.clone(), hello_noise: noise.to_vec(), welcome });
+        Ok(ResponderAnswered { hello, cipher, noise: answered, responder: Self { state, cipher, origin } })
     }
 
-    /// Reads message 3.
-    pub fn finish(mut self, noise: &[u8]) -> Result<ResponderFinished, HandshakeError> {
-        let payload = read(&mut self.state, noise)?;
+    /// Reads message 3. After an error the responder is given back, as it was: a false message 3 must not be able to end the
+    /// handshake with the true one still on its way.
+    pub fn finish(mut self, noise: &[u8]) -> Result<ResponderFinished, (HandshakeError, Self)> {
+        let payload = match read(&mut self.state, noise) {
+            Ok(payload) => payload,
+            Err(error) => {
+                // snow takes back its hashes, but not the key of a cipher that has moved on.
+                self.state = self.origin.state().expect("it was made so before, from the same bytes");
+                return Err((error, self));
+            }
+        };
         let remote = remote(&self.state);
         Ok(ResponderFinished { payload, remote, cipher: self.cipher, split: Split::of(&mut self.state, false) })
     }

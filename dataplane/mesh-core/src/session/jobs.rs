@@ -56,6 +56,8 @@ pub enum Outcome {
         error: HandshakeError,
         /// Of [`Job::initiator_finish`], where the message was a bad one: keep it, the true message 2 may still come.
         initiator: Option<Initiator>,
+        /// Of [`Job::responder_finish`]: keep it, the true message 3 may still come.
+        responder: Option<Responder>,
     },
 }
 
@@ -90,7 +92,7 @@ impl Job {
 
     /// Does the work: up to four multiplications on the curve, some hundred microseconds.
     pub fn run(self) -> Done {
-        let failed = |error| Outcome::Failed { error, initiator: None };
+        let failed = |error| Outcome::Failed { error, initiator: None, responder: None };
         let outcome = match self.work {
             Work::InitiatorStart { params, hello } => match Initiator::start(&params, &hello) {
                 Ok((initiator, noise)) => Outcome::InitiatorStarted { noise, initiator },
@@ -102,12 +104,13 @@ impl Job {
             Work::InitiatorFinish { initiator, noise, last, expected } => {
                 match initiator.finish(&noise, &last, expected.as_ref()) {
                     Ok(finished) => Outcome::InitiatorFinished(finished),
-                    Err((error, initiator)) => Outcome::Failed { error, initiator },
+                    Err((error, initiator)) => Outcome::Failed { error, initiator, responder: None },
                 }
             }
-            Work::ResponderFinish { responder, noise } => {
-                responder.finish(&noise).map_or_else(failed, Outcome::ResponderFinished)
-            }
+            Work::ResponderFinish { responder, noise } => match responder.finish(&noise) {
+                Ok(finished) => Outcome::ResponderFinished(finished),
+                Err((error, responder)) => Outcome::Failed { error, initiator: None, responder: Some(responder) },
+            },
         };
         Done { id: self.id, outcome }
     }

@@ -28,6 +28,7 @@ impl Transfer {
         reply: &mut Reply<'_, '_>,
     ) -> Result<(), DropReason> {
         let header = SealedHeader::parse(datagram).map_err(super::too_short_or_malformed)?;
+        let room = datagram.len();
         let index = header.receiver_index;
         let Some(link) = self.links.get_mut(&index).filter(|link| link.endpoint.socket == from.socket) else {
             self.register_again(now, from, AgainReason::UnknownSource, header.route, reply);
@@ -48,7 +49,7 @@ impl Transfer {
         let Some(member) = space.member_at_mut(slot) else {
             // Refused or displaced; it may ask again.
             if at_home && let Message::Register { request, boot, ip4, name, ticket } = message {
-                self.register(now, index, request, boot, ip4, name, &ticket);
+                self.register(now, index, request, boot, ip4, name, &ticket, room);
                 return Ok(());
             }
             self.register_again(now, from, AgainReason::UnknownSource, header.route, reply);
@@ -60,19 +61,21 @@ impl Transfer {
             space.slots.move_to(slot, endpoint);
         }
         if !at_home {
-            return self.receive_from_elsewhere(now, index, from, opened.newest, &message);
+            return self.receive_from_elsewhere(now, index, from, opened.newest, &message, room);
         }
         match message {
             Message::Register { request, boot, ip4, name, ticket } => {
-                self.register(now, index, request, boot, ip4, name, &ticket);
+                self.register(now, index, request, boot, ip4, name, &ticket, room);
             }
             Message::Keepalive { seq, .. } => {
                 let ack = Message::KeepaliveAck { seq, observed: endpoint.remote, boot: self.boot, change };
-                self.say(index, &ack);
+                return self.answer(index, &ack, room);
             }
-            Message::Lookup { request, target } => self.look_up(now, index, from.socket, slot, request, target),
+            Message::Lookup { request, target } => {
+                return self.look_up(now, index, from.socket, slot, request, target, room);
+            }
             Message::Goodbye => self.remove_member(now, from.socket, slot.index, LeftReason::Goodbye, true),
-            Message::Probe { seq } => self.say(index, &Message::ProbeReply { seq }),
+            Message::Probe { seq } => return self.answer(index, &Message::ProbeReply { seq }, room),
             Message::ProbeReply { seq } => {
                 if !self.refuse_rival(from.socket, slot, seq) {
                     return Err(DropReason::UnknownMessage);
@@ -102,6 +105,7 @@ impl Transfer {
         from: Endpoint,
         newest: bool,
         message: &Message,
+        room: usize,
     ) -> Result<(), DropReason> {
         let seq = self.rng.next_u32();
         let link = self.links.get(&index).ok_or(DropReason::UnknownSession)?;
@@ -128,25 +132,25 @@ impl Transfer {
         if !newest || member.link != index {
             return Err(DropReason::WrongEndpoint);
         }
-        let keepalive = if let Message::Keepalive { seq, .. } = message { Some(*seq) } else { None };
+        let keepalive = if let Message::Keepalive { seq, .. } = message { Some((*seq, room)) } else { None };
         let challenge = match &mut member.challenge {
             Some(asked) if asked.to.remote == from.remote && now.since(asked.since) < CHALLENGE_LIFE => asked,
             challenge => challenge.insert(Box::new(Challenge { to: from, seq, probes: 0, since: now, keepalive })),
         };
         challenge.keepalive = keepalive.or(challenge.keepalive);
-        if challenge.probes < CHALLENGE_PROBES {
+        if challenge.probes < CHALLENGE_PROBES
+            && let Some(link) = self.links.get_mut(&index)
+        {
+            let sealed = link.seal_answer(&Message::Probe { seq: challenge.seq }, room)?;
             challenge.probes += 1;
-            let seq = challenge.seq;
-            if let Some(sealed) = self.links.get_mut(&index).and_then(|link| link.seal(&Message::Probe { seq })) {
-                self.queue(from, sealed);
-            }
+            self.queue(from, sealed);
         }
         // The question is all that comes of it; what it asked for it will ask again.
         Err(DropReason::WrongEndpoint)
     }
 
     /// A member proved itself at another address.
-    fn move_member(&mut self, index: u32, to: Endpoint, keepalive: Option<u32>) -> Result<(), DropReason> {
+    fn move_member(&mut self, index: u32, to: Endpoint, keepalive: Option<(u32, usize)>) -> Result<(), DropReason> {
         let link = self.links.get_mut(&index).ok_or(DropReason::UnknownSession)?;
         link.endpoint = to;
         let space = self.spaces.get_mut(to.socket).ok_or(DropReason::UnknownSocket)?;
@@ -155,9 +159,7 @@ impl Transfer {
         let moved = Event::Moved { namespace: space.number, ip4: member.ip4, endpoint: to.remote };
         let change = member.change;
         self.event(moved);
-        if let Some(seq) = keepalive {
-            self.say(index, &Message::KeepaliveAck { seq, observed: to.remote, boot: self.boot, change });
-        }
-        Ok(())
+        let Some((seq, room)) = keepalive else { return Ok(()) };
+        self.answer(index, &Message::KeepaliveAck { seq, observed: to.remote, boot: self.boot, change }, room)
     }
 }

@@ -37,6 +37,8 @@ pub(super) const PER_NAMESPACE_MAX: usize = 1024;
 const HANDSHAKES_MAX: usize = 4096;
 /// Jobs not yet fetched.
 const JOBS_MAX: usize = HANDSHAKES_MAX;
+/// False finals that are read before a handshake is given up.
+const FORGED_MAX: u8 = 8;
 /// Times that a repeated final is answered.
 const REPEATS_MAX: u8 = 8;
 
@@ -62,6 +64,8 @@ struct Handshake {
     ends: Moment,
     /// The job that is out.
     job: u64,
+    /// Finals that were false.
+    forged: u8,
     state: State,
 }
 
@@ -71,8 +75,8 @@ enum State {
     Answering,
     /// The response went out.
     Answered { response: Vec<u8>, responder: Responder },
-    /// The final is being read.
-    Finishing { final_mac1: [u8; 16] },
+    /// The final is being read, a datagram of so many bytes. Until it turns out to be a true one, what is at hand is kept.
+    Finishing { final_mac1: [u8; 16], bytes: usize, response: Vec<u8> },
     /// Done: there is a link of the same index.
     Finished { final_mac1: [u8; 16], answer: Option<Vec<u8>>, repeats: u8 },
 }
@@ -191,6 +195,7 @@ impl Transfer {
                 init_mac1: init.mac1,
                 ends,
                 job,
+                forged: 0,
                 state: State::Answering,
             },
         );
@@ -230,8 +235,8 @@ impl Transfer {
             }
             State::Answered { .. } => {}
         }
-        let finishing = State::Finishing { final_mac1: last.mac1 };
-        if let State::Answered { responder, .. } = std::mem::replace(&mut handshake.state, finishing) {
+        if let State::Answered { responder, response } = std::mem::replace(&mut handshake.state, State::Answering) {
+            handshake.state = State::Finishing { final_mac1: last.mac1, bytes: datagram.len(), response };
             handshake.job = job;
             self.jobs.push_back(Job::responder_finish(job, responder, last.noise.to_vec()));
         }
@@ -265,9 +270,18 @@ impl Transfer {
                 self.queue(endpoint, response);
             }
             Outcome::ResponderFinished(finished) => self.handshake_finished(now, index, &finished),
-            Outcome::Failed { .. } => {
-                self.forget_handshake(index);
+            Outcome::Failed { responder, .. } => {
                 self.drops.count(DropReason::HandshakeFailed);
+                if let State::Finishing { response, .. } = &mut handshake.state
+                    && let Some(responder) = responder
+                    && handshake.forged < FORGED_MAX
+                {
+                    // A forged final: the true one may still come.
+                    handshake.forged += 1;
+                    handshake.state = State::Answered { response: std::mem::take(response), responder };
+                } else {
+                    self.forget_handshake(index);
+                }
             }
             Outcome::InitiatorStarted { .. } | Outcome::InitiatorFinished(_) => {
                 unreachable!("a transfer begins no handshakes")
@@ -277,7 +291,7 @@ impl Transfer {
 
     fn handshake_finished(&mut self, now: Moment, index: u32, finished: &ResponderFinished) {
         let Some(handshake) = self.handshakes.by_index.get_mut(&index) else { return };
-        let State::Finishing { final_mac1 } = handshake.state else { return };
+        let State::Finishing { final_mac1, bytes, .. } = handshake.state else { return };
         let Ok(Some(Message::Register { request, boot, ip4, name, ticket })) = Message::decode(&finished.payload)
         else {
             self.forget_handshake(index);
@@ -295,13 +309,17 @@ impl Transfer {
         self.links.insert(index, link);
         self.timers.set(ends, Timer::Link(index));
         self.counters.handshakes += 1;
-        self.register(now, index, request, boot, ip4, name, &ticket);
+        self.register(now, index, request, boot, ip4, name, &ticket, bytes);
     }
 
-    /// Answers a registration; a repetition of the final that brought it will be answered with the same bytes.
-    pub(super) fn answer_registration(&mut self, index: u32, message: &Message) {
+    /// Answers a registration that came in a datagram of `room` bytes; a repetition of the final that brought it will be
+    /// answered with the same bytes.
+    pub(super) fn answer_registration(&mut self, index: u32, message: &Message, room: usize) {
         let Some(link) = self.links.get_mut(&index) else { return };
-        let Some(sealed) = link.seal(message) else { return };
+        let sealed = match link.seal_answer(message, room) {
+            Ok(sealed) => sealed,
+            Err(reason) => return self.drops.count(reason),
+        };
         let to = link.endpoint;
         if let Some(handshake) = self.handshakes.by_index.get_mut(&index)
             && let State::Finished { answer, .. } = &mut handshake.state

@@ -85,6 +85,16 @@ impl Link {
         Some(datagram)
     }
 
+    /// Seals an answer to a request that came in a datagram of `room` bytes.
+    ///
+    /// # Errors
+    /// [`DropReason::Unpadded`] when the answer would be longer.
+    pub(super) fn seal_answer(&mut self, message: &Message, room: usize) -> Result<Vec<u8>, DropReason> {
+        // The counter of an answer that is not sent is lost, and nothing else.
+        let sealed = self.seal(message).ok_or(DropReason::PastLimit)?;
+        if sealed.len() > room { Err(DropReason::Unpadded) } else { Ok(sealed) }
+    }
+
     /// Opens a control frame, in place.
     pub(super) fn open(&mut self, header: &SealedHeader, datagram: &mut [u8]) -> Result<Opened, DropReason> {
         self.window.check(header.counter).map_err(|_| DropReason::Replayed)?;

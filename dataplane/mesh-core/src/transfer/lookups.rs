@@ -9,6 +9,7 @@ use mesh_wire::message::{Message, Target};
 use mesh_wire::route::Slot;
 
 use super::Transfer;
+use crate::drops::DropReason;
 use crate::seam::{Moment, SocketId};
 
 /// How long a lookup subscribes to changes.
@@ -17,7 +18,8 @@ const TERM: Duration = Duration::from_secs(300);
 pub(super) const WATCHING_MAX: usize = 1024;
 
 impl Transfer {
-    /// Answers a lookup of the member at `slot`, and subscribes it.
+    /// Answers a lookup of the member at `slot`, which came in a datagram of `room` bytes, and subscribes the member.
+    #[expect(clippy::too_many_arguments, reason = "who asks, whom for, and how")]
     pub(super) fn look_up(
         &mut self,
         now: Moment,
@@ -26,8 +28,9 @@ impl Transfer {
         slot: Slot,
         request: u32,
         target: Target,
-    ) {
-        let Some(space) = self.spaces.get_mut(socket) else { return };
+        room: usize,
+    ) -> Result<(), DropReason> {
+        let space = self.spaces.get_mut(socket).ok_or(DropReason::UnknownSocket)?;
         let found = match target {
             Target::Address(ip4) => space.holder(ip4),
             Target::Slot(slot) => space.member_at(slot),
@@ -36,8 +39,10 @@ impl Transfer {
             Target::Address(ip4) => Some(ip4),
             Target::Slot(_) => found.map(|member| member.ip4),
         };
+        // What is sent after this answer has a higher number: should it be overtaken, its reader sees that it is old.
+        let change = space.member_at(slot).map_or(0, |member| member.change);
         let answer = match found.map(|member| member.record()) {
-            Some(peer) => Message::Found { request, peer },
+            Some(peer) => Message::Found { request, change, peer },
             None => Message::NotFound { request, target },
         };
         if let (Some(ip4), Some(member)) = (watched, space.members.get_mut(&slot.index)) {
@@ -57,7 +62,7 @@ impl Transfer {
             }
         }
         self.counters.lookups += 1;
-        self.say(link, &answer);
+        self.answer(link, &answer, room)
     }
 
     /// Tells the watchers of `ip4` who holds it now.

@@ -10,7 +10,8 @@
 //! 4. `registry.rs` with `tickets.rs`: who holds which address; `lookups.rs`: who is told;
 //! 5. `timers.rs`, `limits.rs`: when, and how often at most.
 //!
-//! Memory is bounded everywhere, and nothing at all is remembered of an address that has not proven itself.
+//! Memory is bounded everywhere, and nothing at all is remembered of an address that has not proven itself. No answer is longer
+//! than its request. What a member at a proven address is told unasked (changes, probes, that it is displaced) answers nobody.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -297,7 +298,16 @@ impl Transfer {
         }
     }
 
-    /// Seals a message on a link, to be sent where that has proven itself.
+    /// Answers a request that came on a link in a datagram of `room` bytes; not where the answer would be longer than that.
+    fn answer(&mut self, link: u32, message: &Message, room: usize) -> Result<(), DropReason> {
+        let link = self.links.get_mut(&link).ok_or(DropReason::UnknownSession)?;
+        let sealed = link.seal_answer(message, room)?;
+        let to = link.endpoint;
+        self.queue(to, sealed);
+        Ok(())
+    }
+
+    /// Seals a message on a link, to be sent where that has proven itself: what nobody asked for.
     fn say(&mut self, link: u32, message: &Message) {
         let Some(link) = self.links.get_mut(&link) else { return };
         let Some(sealed) = link.seal(message) else { return };

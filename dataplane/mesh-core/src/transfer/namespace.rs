@@ -79,6 +79,8 @@ pub(super) struct Claim {
     pub(super) name: String,
     /// How long it had held the address by a good ticket.
     pub(super) ticket: Option<Duration>,
+    /// Bytes of the datagram that it came in: the answer is not longer.
+    pub(super) room: usize,
 }
 
 /// Another start of a gateway, waiting until the earlier one has shown that it is gone.
@@ -101,8 +103,8 @@ pub(super) struct Challenge {
     pub(super) seq: u32,
     pub(super) probes: u32,
     pub(super) since: Moment,
-    /// The keepalive to answer once the address is proven.
-    pub(super) keepalive: Option<u32>,
+    /// The keepalive to answer once the address is proven: its number, and the bytes of its datagram.
+    pub(super) keepalive: Option<(u32, usize)>,
 }
 
 impl Namespace {

@@ -39,7 +39,7 @@ fn can_be_held(ip4: Ipv4Addr) -> bool {
 }
 
 impl Transfer {
-    /// Takes a Register that came on `link`.
+    /// Takes a Register that came on `link`, in a datagram of `room` bytes.
     #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
     pub(super) fn register(
         &mut self,
@@ -50,11 +50,12 @@ impl Transfer {
         ip4: Ipv4Addr,
         name: String,
         ticket: &[u8],
+        room: usize,
     ) {
         let Some((key, endpoint)) = self.links.get(&link).map(|link| (link.key, link.endpoint)) else { return };
         let Some(space) = self.spaces.get(endpoint.socket) else { return };
         let ticket = self.tickets.open(ticket, space.number, &key, ip4);
-        let claim = Claim { request, boot, ip4, name, ticket };
+        let claim = Claim { request, boot, ip4, name, ticket, room };
         if !can_be_held(ip4) {
             return self.refuse(link, &claim, RefusedReason::BadAddress);
         }
@@ -82,7 +83,7 @@ impl Transfer {
         self.timers.set(lease_timer, Timer::Lease(endpoint.socket, slot.index));
         space.by_ip4.insert(claim.ip4, slot.index);
         space.by_key.insert(key, slot.index);
-        let (ip4, name, request) = (claim.ip4, claim.name.clone(), claim.request);
+        let (ip4, name, request, room) = (claim.ip4, claim.name.clone(), claim.request, claim.room);
         space.members.insert(
             slot.index,
             Member {
@@ -107,7 +108,7 @@ impl Transfer {
         self.adopt(link, slot);
         self.event(Event::Joined { namespace, ip4, name, endpoint: endpoint.remote, slot: slot.index });
         self.announce(endpoint.socket, now, ip4);
-        self.confirm(now, link, endpoint.socket, slot, request);
+        self.confirm(now, link, endpoint.socket, slot, request, room);
     }
 
     /// Takes a member's new word about itself: new keys, another endpoint, another address, or its next start.
@@ -153,7 +154,7 @@ impl Transfer {
         if told {
             self.announce(socket, now, claim.ip4);
         }
-        self.confirm(now, link, socket, slot, claim.request);
+        self.confirm(now, link, socket, slot, claim.request, claim.room);
     }
 
     /// Whether `key` may hold the address it claims; who has to make way for it is gone then.
@@ -196,11 +197,12 @@ impl Transfer {
                 reason: reason.into(),
             });
         }
-        self.answer_registration(link, &Message::Refused { request: claim.request, reason, ip4: claim.ip4 });
+        let refused = Message::Refused { request: claim.request, reason, ip4: claim.ip4 };
+        self.answer_registration(link, &refused, claim.room);
     }
 
     /// Says that the address is held, with a ticket for it.
-    fn confirm(&mut self, now: Moment, link: u32, socket: SocketId, slot: Slot, request: u32) {
+    fn confirm(&mut self, now: Moment, link: u32, socket: SocketId, slot: Slot, request: u32, room: usize) {
         let Some(space) = self.spaces.get(socket) else { return };
         let Some(member) = space.member_at(slot) else { return };
         let Some(observed) = self.links.get(&link).map(|link| link.endpoint.remote) else { return };
@@ -215,7 +217,7 @@ impl Transfer {
             change: member.change,
             ticket: ticket.into(),
         };
-        self.answer_registration(link, &registered);
+        self.answer_registration(link, &registered, room);
     }
 
     /// Lets a link serve a member, for as long as that holds it.

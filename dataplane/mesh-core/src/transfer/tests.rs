@@ -4,5 +4,6 @@ mod bounds;
 mod forwarding;
 mod handshakes;
 mod lookups;
+mod padding;
 mod registration;
 mod world;

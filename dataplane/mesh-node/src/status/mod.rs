@@ -13,7 +13,7 @@ mod server;
 mod server;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub use server::StatusServer;
 use crate::cli::flags::Program;
 use crate::cli::{Failure, StatusQuery};
 use crate::engine::EngineCounters;
+use crate::iface::Route;
 
 /// Version of the documents.
 pub const SCHEMA: u32 = 1;
@@ -173,19 +174,10 @@ pub struct GatewayReport {
     /// What the outside sockets are bound to.
     pub outside: Vec<SocketAddr>,
     /// What the routing table sends by to the transfer; `None` with a given interface, or while no address of it is known.
-    pub route: Option<RouteReport>,
+    pub route: Option<Route>,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,
-}
-
-/// How datagrams to the transfer leave a gateway that is tied to no interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RouteReport {
-    /// The interface, where it could be found out.
-    pub interface: Option<String>,
-    /// Its address.
-    pub address: IpAddr,
 }
 
 /// Adds what one core counted to `total`.

@@ -140,9 +140,11 @@ pub(super) fn gateway(document: &Value) -> String {
     let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));
     let mut text = head(document, &which);
     let transfer = &document["transfer"];
-    let route = match &document["route"] {
-        Value::Null => String::new(),
-        route => format!(", by the route via {} ({})", cell(&route["interface"]), cell(&route["address"])),
+    let route = &document["route"];
+    let route = if route.is_null() {
+        String::new()
+    } else {
+        format!(", by the route via {} ({})", cell(&route["interface"]), cell(&route["address"]))
     };
     let _ = writeln!(
         text,

@@ -1,11 +1,14 @@
 //! Eavesdroppers, replays, strangers.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_core::session::handshake::StaticKey;
 use mesh_sim::host::{self, Inner};
 use mesh_sim::{Link, World, seeds};
 use mesh_wire::frame::{FirstByte, FrameType, classify};
+use mesh_wire::route::Route;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -129,7 +132,9 @@ fn two_namespaces_with_equal_addresses_never_mix() {
                 .iter()
                 .filter_map(|(_, packet)| match host::read(packet) {
                     Inner::Udp { payload, .. } => Some(payload),
-                    _ => None,
+                    Inner::EchoRequest { .. } | Inner::EchoReply { .. } | Inner::Unreachable { .. } | Inner::Other => {
+                        None
+                    }
                 })
                 .collect();
             assert!(payloads.iter().all(|payload| payload == own.as_bytes()), "a packet crossed");
@@ -185,6 +190,43 @@ fn garbage_is_counted_answered_shorter_or_not_at_all_and_changes_nothing() {
     });
 }
 
+/// A datagram between a transfer and a gateway themselves, not one that is relayed.
+fn is_own(bytes: &[u8]) -> bool {
+    let routed = matches!(classify(bytes[0]), FirstByte::Frame(frame) if frame.has_route());
+    !routed || Route::parse(bytes).expect("a whole header").destination.slot.is_none()
+}
+
+/// Joining, first packets, an hour of signs of life with changes of keys: on clean links the transfer answers each datagram
+/// with one. Nobody leaves or comes back, so it says nothing unasked.
+#[test]
+fn transfer_answers_no_gateway_with_more_bytes_than_it_sent() {
+    seeds::each(20, |seed| {
+        let mut mesh = Mesh::new(seed, 3, Link::CLEAN);
+        mesh.world.wiretap.record();
+        mesh.settle();
+        for sequence in 0..20 {
+            mesh.ping(0, 1, sequence, SECOND).expect("the pair works");
+            mesh.ping(2, 0, sequence, SECOND).expect("the other pair works");
+            mesh.world.run_for(5 * SECOND);
+        }
+        mesh.world.run_for(3600 * SECOND);
+        let mut asked: BTreeMap<SocketAddr, VecDeque<usize>> = BTreeMap::new();
+        let (mut answers, mut keepalives) = (0, 0);
+        for seen in mesh.world.wiretap.seen().iter().filter(|seen| is_own(&seen.bytes)) {
+            if seen.to == transfer_address() {
+                asked.entry(seen.from).or_default().push_back(seen.bytes.len());
+                keepalives += u32::from(seen.bytes[0] == FrameType::Control.byte());
+            } else if seen.from == transfer_address() {
+                let request = asked.get_mut(&seen.to).and_then(VecDeque::pop_front).expect("nothing is said unasked");
+                assert!(seen.bytes.len() <= request, "{} bytes answer {request}", seen.bytes.len());
+                answers += 1;
+            }
+        }
+        assert!(asked.values().map(VecDeque::len).sum::<usize>() <= 3, "at most the last of each is on its way");
+        assert!(answers > 3 * 3 && keepalives > 3 * 100, "{answers} answers, {keepalives} control frames");
+    });
+}
+
 #[test]
 fn first_bytes_of_the_wire_never_look_like_an_ip_packet() {
     let mut mesh = Mesh::new(1, 2, Link::CLEAN);
@@ -198,7 +240,9 @@ fn first_bytes_of_the_wire_never_look_like_an_ip_packet() {
         .iter()
         .map(|seen| match classify(seen.bytes[0]) {
             FirstByte::Frame(frame) => frame,
-            other => panic!("{other:?} on the wire"),
+            other @ (FirstByte::UnknownType | FirstByte::FirstEdition | FirstByte::OtherVersion(_)) => {
+                panic!("{other:?} on the wire")
+            }
         })
         .collect();
     kinds.sort_by_key(|frame| frame.byte());

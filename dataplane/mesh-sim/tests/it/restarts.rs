@@ -138,7 +138,7 @@ fn rekey_under_traffic_loses_nothing() {
             .iter()
             .filter_map(|(_, packet)| match host::read(packet) {
                 Inner::Udp { payload, .. } => Some(u32::from_be_bytes(payload.try_into().unwrap())),
-                _ => None,
+                Inner::EchoRequest { .. } | Inner::EchoReply { .. } | Inner::Unreachable { .. } | Inner::Other => None,
             })
             .collect();
         assert_eq!(numbers, (0..packets).collect::<Vec<_>>(), "every packet, once, in order");

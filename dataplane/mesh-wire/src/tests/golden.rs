@@ -189,7 +189,10 @@ fn messages_have_these_bytes() {
         ),
         (Message::Lookup { request: 5, target: Target::Address(ip4) }, "08  01 0004 00000005  03 0004 aca80301".to_owned()),
         (Message::Lookup { request: 5, target: Target::Slot(slot) }, "08  01 0004 00000005  05 0006 000000070102".to_owned()),
-        (Message::Found { request: 5, peer: peer.clone() }, format!("09  01 0004 00000005  {peer_bytes}")),
+        (
+            Message::Found { request: 5, change: 6, peer: peer.clone() },
+            format!("09  01 0004 00000005  0b 0004 00000006  {peer_bytes}"),
+        ),
         (Message::NotFound { request: 5, target: Target::Address(ip4) }, "0a  01 0004 00000005  03 0004 aca80301".to_owned()),
         (Message::Change { number: 6, ip4, peer: None }, "0b  0b 0004 00000006  03 0004 aca80301".to_owned()),
         (Message::Change { number: 6, ip4: peer.ip4, peer: Some(peer) }, format!("0b  0b 0004 00000006  {peer_bytes}")),
@@ -203,6 +206,33 @@ fn messages_have_these_bytes() {
     for (message, text) in cases {
         assert_eq!(message.to_vec(), hex(&text), "{message:?}");
         assert_eq!(Message::decode(&hex(&text)), Ok(Some(message)));
+    }
+}
+
+/// Requests as they are sent: behind the message a field of tag 0, which holds zeros.
+#[test]
+fn padded_requests_have_these_bytes() {
+    let ip4 = Ipv4Addr::new(172, 168, 3, 1);
+    let register = Message::Register { request: 9, boot: 1, ip4, name: "pc".to_owned(), ticket: Bytes::new() };
+    let cases = [
+        (
+            register,
+            "03  01 0004 00000009  02 0008 0000000000000001  03 0004 aca80301  07 0002 7063",
+            Some(192 - 31 - 3),
+        ),
+        (Message::Keepalive { seq: 4, change: 3 }, "06  0e 0004 00000004  0b 0004 00000003", Some(47 - 15 - 3)),
+        (
+            Message::Lookup { request: 5, target: Target::Address(ip4) },
+            "08  01 0004 00000005  03 0004 aca80301",
+            Some(144 - 15 - 3),
+        ),
+        (Message::Identity { ip4, boot: 1 }, "0d  03 0004 aca80301  02 0008 0000000000000001", None),
+        (Message::Probe { seq: 1 }, "0f  0e 0004 00000001", None),
+    ];
+    for (message, text, zeros) in cases {
+        let padding = zeros.map_or_else(String::new, |zeros: usize| format!("00 {zeros:04x} {}", "00".repeat(zeros)));
+        assert_eq!(message.to_padded_vec(), hex(&format!("{text} {padding}")), "{message:?}");
+        assert_eq!(Message::decode(&message.to_padded_vec()), Ok(Some(message)));
     }
 }
 

@@ -71,7 +71,7 @@ fn address_that_nobody_holds_is_unreachable() {
     let took = world.run_until(Duration::from_secs(1), |world| world.packets(1) == 1).expect("an answer");
     assert_eq!(took, LATENCY * 2);
     let answer = &world.delivered[&1][0].1;
-    assert_eq!(answer[12..16], ip4(1).octets());
+    assert_eq!(answer[12..16], ip4(9).octets());
     assert_eq!(answer[16..20], ip4(1).octets());
     assert_eq!(answer[20..22], [3, 1], "host unreachable");
     assert_eq!(answer[28..], ping(1, 9, 1)[..], "quotes the packet");

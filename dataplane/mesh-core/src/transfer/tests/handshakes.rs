@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use mesh_wire::frame::FrameType;
+use mesh_wire::handshake::MAC_BYTES;
 use mesh_wire::message::Message;
 use mesh_wire::notice::{ErrorReason, ErrorReply, RegisterAgain};
 
 use super::world::*;
 use crate::drops::DropReason;
 use crate::node::Node;
+use crate::session::mac;
 
 #[test]
 fn gateway_registers_through_cookie_and_handshake() {
@@ -122,6 +124,49 @@ fn repeated_final_is_answered_with_the_same_bytes() {
     assert_eq!(world.members(), [gateway.ip4]);
     world.pass(Duration::from_secs(6));
     assert_eq!(world.deliver(gateway.endpoint, &last), [], "the handshake is forgotten");
+    assert_eq!(world.transfer.status(world.now).handshakes_pending, 0);
+}
+
+/// A member that sees the final on its way can make others like it, with another content and a good MAC.
+fn forged(gateway: &Gateway, last: &[u8], at: usize) -> Vec<u8> {
+    let mut forged = last.to_vec();
+    forged[at] ^= 1;
+    let end = forged.len() - MAC_BYTES;
+    let mac = mac::mac1(&gateway.keys, &forged[..end]);
+    forged[end..].copy_from_slice(&mac);
+    forged
+}
+
+#[test]
+fn forged_final_does_not_end_the_handshake() {
+    let mut world = World::new();
+    let mut gateway = Gateway::new(FIRST, 1);
+    let last = gateway.up_to_final(&mut world);
+    // In the key, and in the payload.
+    for at in [24, last.len() - MAC_BYTES - 1] {
+        assert_eq!(world.deliver(gateway.endpoint, &forged(&gateway, &last, at)), []);
+    }
+    assert_eq!(world.transfer.drops().get(DropReason::HandshakeFailed), 2);
+    let sent = world.deliver(gateway.endpoint, &last);
+    gateway.take_registered(&sent);
+    assert_eq!(world.members(), [gateway.ip4]);
+    assert!(!gateway.slot.is_none());
+}
+
+#[test]
+fn forged_finals_cost_a_bounded_amount_of_work() {
+    let mut world = World::new();
+    let mut gateway = Gateway::new(FIRST, 1);
+    let last = gateway.up_to_final(&mut world);
+    let mut jobs = 0;
+    for _ in 0..100 {
+        world.answers(gateway.endpoint, &forged(&gateway, &last, 24));
+        while let Some(job) = world.transfer.poll_job() {
+            jobs += 1;
+            world.transfer.handle_job(world.now, job.run());
+        }
+    }
+    assert_eq!(jobs, 9);
     assert_eq!(world.transfer.status(world.now).handshakes_pending, 0);
 }
 

@@ -19,7 +19,8 @@ fn lookup_finds_by_address_and_by_slot() {
     let mut a = Gateway::new(FIRST, 1).join(&mut world);
     let b = Gateway::new(FIRST, 2).join(&mut world);
     for target in [Target::Address(b.ip4), Target::Slot(b.slot)] {
-        let [Message::Found { request: 8, peer }] = &a.ask(&mut world, &Message::Lookup { request: 8, target })[..]
+        let [Message::Found { request: 8, change: 0, peer }] =
+            &a.ask(&mut world, &Message::Lookup { request: 8, target })[..]
         else {
             panic!("found")
         };

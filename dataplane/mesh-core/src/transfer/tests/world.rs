@@ -216,16 +216,25 @@ impl Gateway {
 
     /// Makes the final that answers a response, and the session.
     pub(super) fn last(&mut self, started: Started, response: &[u8]) -> Vec<u8> {
-        let parsed = Response::parse(response).unwrap();
-        assert_eq!(parsed.receiver_index, started.index);
-        let register = Message::Register {
+        let register = self.register_message().to_padded_vec();
+        self.last_with(started, response, &register)
+    }
+
+    pub(super) fn register_message(&self) -> Message {
+        Message::Register {
             request: 5,
             boot: self.boot,
             ip4: self.ip4,
             name: format!("gateway {}", self.ip4),
             ticket: self.ticket.clone().into(),
-        };
-        let finished = started.initiator.finish(parsed.noise, &register.to_vec(), None);
+        }
+    }
+
+    /// The same with any payload.
+    pub(super) fn last_with(&mut self, started: Started, response: &[u8], payload: &[u8]) -> Vec<u8> {
+        let parsed = Response::parse(response).unwrap();
+        assert_eq!(parsed.receiver_index, started.index);
+        let finished = started.initiator.finish(parsed.noise, payload, None);
         let finished = finished.map_err(|(error, _)| error).unwrap();
         let Ok(Some(Message::Welcome { cipher, .. })) = Message::decode(&finished.welcome) else {
             panic!("no welcome")
@@ -244,6 +253,12 @@ impl Gateway {
 
     /// A whole handshake up to its final; the final itself is not sent.
     pub(super) fn up_to_final(&mut self, world: &mut World) -> Vec<u8> {
+        let (started, response) = self.up_to_response(world);
+        self.last(started, &response)
+    }
+
+    /// A handshake up to its response.
+    pub(super) fn up_to_response(&mut self, world: &mut World) -> (Started, Vec<u8>) {
         let started = self.start();
         let init = self.init(&started, None);
         let mut answer = only(world.deliver(self.endpoint, &init), self.endpoint);
@@ -251,7 +266,7 @@ impl Gateway {
             let cookie = self.cookie(&init, &answer);
             answer = only(world.deliver(self.endpoint, &self.init(&started, Some(&cookie))), self.endpoint);
         }
-        self.last(started, &answer)
+        (started, answer)
     }
 
     /// Registers, and returns all that was sent by the transfer after the final.
@@ -301,12 +316,16 @@ impl Gateway {
     }
 
     pub(super) fn seal_with(&mut self, session: usize, message: &Message) -> Vec<u8> {
+        self.seal_plaintext(session, message.to_padded_vec())
+    }
+
+    /// Seals any bytes as a message.
+    pub(super) fn seal_plaintext(&mut self, session: usize, mut body: Vec<u8>) -> Vec<u8> {
         let session = &mut self.sessions[session];
         let route = Route { destination: Destination::RECEIVER, source: self.slot };
         let (frame, receiver_index, counter) = (FrameType::Control, session.remote_index, session.sent);
         session.sent += 1;
         let header = SealedHeader { frame, flags: 0, route, receiver_index, counter }.emit();
-        let mut body = message.to_vec();
         let tag = session.keys.seal(counter, &header, &mut body);
         [&header[..], &body, &tag].concat()
     }

@@ -1,0 +1,192 @@
+//! Padding of requests: nobody is answered with more bytes than it sent, be it sealed or not. A request travels in a frame that
+//! adds no less than the frame of its answer does, so it is enough that its message is not the shorter one.
+//!
+//! | request | its answers |
+//! |---|---|
+//! | `Register`, in a final or alone | `Registered`, `Refused` |
+//! | `Keepalive` | `KeepaliveAck` |
+//! | `Lookup` | `Found`, `NotFound` |
+//! | `Identity`, in a final | `Confirm`, `Close` |
+//! | `Probe` | `ProbeReply` |
+//!
+//! A `Hello` needs none: its frame is of one length, which no response exceeds.
+
+use super::{Message, NAME_BYTES_MAX, TICKET_BYTES_MAX, tag};
+
+/// Bytes before the value of a field.
+const FIELD_HEADER_BYTES: usize = 3;
+
+/// Bytes of a field with a value of so many.
+const fn field(value_bytes: usize) -> usize {
+    FIELD_HEADER_BYTES + value_bytes
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+const KIND: usize = 1;
+const NUMBER: usize = field(4);
+const BOOT: usize = field(8);
+const IP4: usize = field(4);
+const KEY: usize = field(32);
+const SLOT: usize = field(6);
+const ENDPOINT_MAX: usize = field(18);
+const REASON: usize = field(1);
+const LEASE_SECONDS: usize = field(2);
+const NAME_MAX: usize = field(NAME_BYTES_MAX);
+const TICKET_MAX: usize = field(TICKET_BYTES_MAX);
+const PEER_MAX: usize = IP4 + KEY + SLOT + BOOT + NAME_MAX;
+
+const REGISTERED_MAX: usize = KIND + NUMBER + SLOT + ENDPOINT_MAX + BOOT + LEASE_SECONDS + NUMBER + TICKET_MAX;
+const REFUSED: usize = KIND + NUMBER + REASON + IP4;
+const KEEPALIVE_ACK_MAX: usize = KIND + NUMBER + ENDPOINT_MAX + BOOT + NUMBER;
+const FOUND_MAX: usize = KIND + NUMBER + NUMBER + PEER_MAX;
+const NOT_FOUND_MAX: usize = KIND + NUMBER + max(IP4, SLOT);
+const CONFIRM: usize = KIND + IP4;
+const CLOSE: usize = KIND + REASON;
+const PROBE_REPLY: usize = KIND + NUMBER;
+
+impl Message {
+    /// Length of the longest answer to this message, in bytes; 0 where there is none that it has to make room for.
+    pub const fn answer_bytes_max(&self) -> usize {
+        match self {
+            Self::Register { .. } => max(REGISTERED_MAX, REFUSED),
+            Self::Keepalive { .. } => KEEPALIVE_ACK_MAX,
+            Self::Lookup { .. } => max(FOUND_MAX, NOT_FOUND_MAX),
+            Self::Identity { .. } => max(CONFIRM, CLOSE),
+            Self::Probe { .. } => PROBE_REPLY,
+            Self::Hello { .. }
+            | Self::Welcome { .. }
+            | Self::Registered { .. }
+            | Self::Refused { .. }
+            | Self::KeepaliveAck { .. }
+            | Self::Found { .. }
+            | Self::NotFound { .. }
+            | Self::Change { .. }
+            | Self::Goodbye
+            | Self::Confirm { .. }
+            | Self::ProbeReply { .. }
+            | Self::Close { .. } => 0,
+        }
+    }
+
+    /// The message's bytes, and behind them zeros until they are as many as the longest answer has: how requests are sent.
+    pub fn to_padded_vec(&self) -> Vec<u8> {
+        let mut bytes = self.to_vec();
+        let missing = self.answer_bytes_max().saturating_sub(bytes.len());
+        if missing > 0 {
+            // The header of the field may be more than is missing.
+            let zeros = missing.saturating_sub(FIELD_HEADER_BYTES);
+            bytes.push(tag::PADDING);
+            bytes.extend_from_slice(&u16::try_from(zeros).expect("answers are far below 64 KiB").to_be_bytes());
+            bytes.resize(bytes.len() + zeros, 0);
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{CloseReason, PeerRecord, RefusedReason, Target};
+    use crate::route::Slot;
+
+    const IP4_MAX: Ipv4Addr = Ipv4Addr::BROADCAST;
+    const SLOT_MAX: Slot = Slot { index: u32::MAX, generation: u16::MAX };
+
+    fn requests() -> Vec<Message> {
+        let name = "n".repeat(NAME_BYTES_MAX);
+        let register = |name: &str, ticket: &'static [u8]| Message::Register {
+            request: 1,
+            boot: 1,
+            ip4: IP4_MAX,
+            name: name.to_owned(),
+            ticket: Bytes::from_static(ticket),
+        };
+        vec![
+            register("", b""),
+            register(&name, &[0; TICKET_BYTES_MAX]),
+            Message::Keepalive { seq: 1, change: 1 },
+            Message::Lookup { request: 1, target: Target::Address(IP4_MAX) },
+            Message::Lookup { request: 1, target: Target::Slot(SLOT_MAX) },
+            Message::Identity { ip4: IP4_MAX, boot: 1 },
+            Message::Probe { seq: 1 },
+        ]
+    }
+
+    /// The longest of each answer to a request.
+    fn longest_answers(request: &Message) -> Vec<Message> {
+        let observed = SocketAddr::from(([0xffff; 8], u16::MAX));
+        let peer =
+            PeerRecord { ip4: IP4_MAX, key: [1; 32], slot: SLOT_MAX, boot: u64::MAX, name: "n".repeat(NAME_BYTES_MAX) };
+        match request {
+            Message::Register { .. } => vec![
+                Message::Registered {
+                    request: 1,
+                    slot: SLOT_MAX,
+                    observed,
+                    boot: 1,
+                    lease_seconds: 1,
+                    change: 1,
+                    ticket: Bytes::from_static(&[0; TICKET_BYTES_MAX]),
+                },
+                Message::Refused { request: 1, reason: RefusedReason::Full, ip4: IP4_MAX },
+            ],
+            Message::Keepalive { .. } => vec![Message::KeepaliveAck { seq: 1, observed, boot: 1, change: 1 }],
+            Message::Lookup { .. } => vec![
+                Message::Found { request: 1, change: 1, peer },
+                Message::NotFound { request: 1, target: Target::Slot(SLOT_MAX) },
+                Message::NotFound { request: 1, target: Target::Address(IP4_MAX) },
+            ],
+            Message::Identity { .. } => {
+                vec![Message::Confirm { ip4: IP4_MAX }, Message::Close { reason: CloseReason::Impostor }]
+            }
+            Message::Probe { .. } => vec![Message::ProbeReply { seq: 1 }],
+            Message::Hello { .. }
+            | Message::Welcome { .. }
+            | Message::Registered { .. }
+            | Message::Refused { .. }
+            | Message::KeepaliveAck { .. }
+            | Message::Found { .. }
+            | Message::NotFound { .. }
+            | Message::Change { .. }
+            | Message::Goodbye
+            | Message::Confirm { .. }
+            | Message::ProbeReply { .. }
+            | Message::Close { .. } => panic!("not a request: {request:?}"),
+        }
+    }
+
+    #[test]
+    fn no_answer_is_longer_than_its_padded_request() {
+        for request in requests() {
+            let padded = request.to_padded_vec();
+            let longest = longest_answers(&request).iter().map(|answer| answer.to_vec().len()).max().unwrap();
+            assert_eq!(longest, request.answer_bytes_max(), "the widths are those of {request:?}");
+            assert!(padded.len() >= longest, "{request:?}");
+            assert!(padded.len() <= request.to_vec().len().max(longest + FIELD_HEADER_BYTES - 1), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn padding_is_skipped_by_readers() {
+        for request in requests() {
+            assert_eq!(Message::decode(&request.to_padded_vec()), Ok(Some(request)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_not_padded() {
+        for request in requests() {
+            for answer in longest_answers(&request) {
+                assert_eq!(answer.to_padded_vec(), answer.to_vec());
+            }
+        }
+        assert_eq!(Message::Goodbye.to_padded_vec(), Message::Goodbye.to_vec());
+    }
+}
