@@ -1,4 +1,5 @@
 //! The packet path allocates nothing after warm-up: packets in, packets out, and what is relayed.
+#![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
