@@ -56,11 +56,10 @@ fn long_rekey_loses_nothing_and_replays_deliver_nothing() {
         let receiver = site.offices[1].udp(SocketAddr::from((ip(1), 5000)))?;
         receiver.set_read_timeout(Some(Duration::from_millis(500)))?;
         let sender = site.offices[0].udp(SocketAddr::from((ip(0), 0)))?;
+        let mut buffer = [0; 64];
+        // One by one, so that each is a frame of its own, as long as a link carries.
         for _ in 0..100 {
             sender.send_to(b"marker", (ip(1), 5000))?;
-        }
-        let mut buffer = [0; 64];
-        for _ in 0..100 {
             receiver.recv_from(&mut buffer)?;
         }
         let frames = capture.stop()?.frames;
