@@ -1,9 +1,12 @@
 //! The measuring instrument: load on the real wire, rivals beside it, reports of ratios.
 //!
-//! What stands here so far is what all of it rests on: the [schedule](Schedule) by which load is sent. The generator, the sink,
-//! the rivals and the reports come with `cargo xtask bench`.
+//! It will send datagrams at a fixed rate through a transfer, receive them, and tell the rate carried, the loss, the delay from
+//! the moment each was due, and processor time and system calls for each datagram; and the same of rivals, in the same run on the
+//! same machine, so that what is reported are ratios. The generator, the sink, the rivals and the reports are not there yet, nor is
+//! a verb that runs them. What stands here is what all of them rest on: the [schedule](Schedule) by which load is sent, and
+//! [the size](datagram_bytes) of what stands for an inner packet.
 //!
-//! Nothing depends on this crate. It depends on `dataplane` only.
+//! Nothing depends on this crate. It depends on `dataplane` only: on `mesh-wire`, so that its load has the frames of the real wire.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -25,11 +28,12 @@ impl Schedule {
         Self { per_second: per_second.max(1) }
     }
 
-    /// How long after the start datagram `number` (from 0) is due. Rounding never adds up: each is computed from the start.
+    /// How long after the start datagram `number` (from 0) is due, rounded up to nanoseconds. Rounding never adds up: each is
+    /// computed from the start.
     pub fn due(&self, number: u64) -> Duration {
         let seconds = number / self.per_second;
-        let nanos = u128::from(number % self.per_second) * 1_000_000_000 / u128::from(self.per_second);
-        Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(nanos).expect("below a second"))
+        let nanos = (u128::from(number % self.per_second) * 1_000_000_000).div_ceil(u128::from(self.per_second));
+        Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(nanos).expect("at most a second"))
     }
 
     /// How many datagrams are due when `elapsed` has passed, those sent already included.
@@ -53,7 +57,7 @@ mod tests {
     fn datagrams_are_spread_evenly_and_do_not_drift() {
         let schedule = Schedule::new(3);
         assert_eq!(schedule.due(0), Duration::ZERO);
-        assert_eq!(schedule.due(1), Duration::from_nanos(333_333_333));
+        assert_eq!(schedule.due(1), Duration::from_nanos(333_333_334));
         assert_eq!(schedule.due(3_000_000), Duration::from_secs(1_000_000));
     }
 
@@ -63,8 +67,10 @@ mod tests {
         assert_eq!(schedule.due_by(Duration::ZERO), 1);
         assert_eq!(schedule.due_by(Duration::from_millis(10)), 11);
         assert_eq!(schedule.due_by(Duration::from_secs(60)), 60_001);
-        for number in [0, 1, 999, 1_000, 123_456] {
-            assert_eq!(schedule.due_by(schedule.due(number)), number + 1);
+        for schedule in [1, 3, 7, 1_000, 999_983, 1_000_000_000].map(Schedule::new) {
+            for number in [0, 1, 2, 999, 1_000, 123_456] {
+                assert_eq!(schedule.due_by(schedule.due(number)), number + 1, "{schedule:?}");
+            }
         }
     }
 

@@ -2,17 +2,42 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
-/// Exit code, standard output, standard error.
-fn ended(place: &Path, words: &[&str]) -> (Option<i32>, String, String) {
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The program in a directory of its own, which holds all that it writes.
+fn gateway(place: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
     command.args(words).current_dir(place).env_clear().stdin(Stdio::null());
     command.env("STATE_DIRECTORY", place.join("state")).env("RUNTIME_DIRECTORY", place.join("run"));
-    let output = command.output().unwrap();
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn ended(place: &Path, words: &[&str]) -> (Option<i32>, String, String) {
+    parts(gateway(place, words).output().unwrap())
+}
+
+fn parts(output: Output) -> (Option<i32>, String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Waits until a process holds SIGTERM back: from then on it answers for it itself.
+fn hears(child: &Child) {
+    let path = format!("/proc/{}/status", child.id());
+    let held = || -> Option<bool> {
+        let status = std::fs::read_to_string(&path).ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+        Some(u64::from_str_radix(mask.trim(), 16).ok()? & (1 << (Signal::SIGTERM as i32 - 1)) != 0)
+    };
+    while !held().expect("the process lives") {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -58,5 +83,47 @@ fn what_the_system_refuses_is_one_line_and_exit_code_1() {
         let (code, out, err) = ended(place.path(), words);
         assert!(err.contains(expect), "{words:?}: {err}");
         assert_eq!((code, err.lines().count(), out.as_str()), (Some(1), 1, ""));
+    }
+}
+
+#[test]
+fn a_refusal_shows_no_token() {
+    let place = tempfile::tempdir().unwrap();
+    for words in [
+        &["-token=secretvalue", "-bogus"][..],
+        &["-token", "secretvalue", "-ip", "x"],
+        &["-tokensecretvalue"],
+        &["-token", "a", "secretvalue"],
+        &["-token", "secretvalue", "-secret", "secretvalue", "-iface", "nothing7"],
+        &["-debug", "-token", "secretvalue", "-secret", "secretvalue", "-iface", "nothing7"],
+    ] {
+        let (code, out, err) = ended(place.path(), words);
+        assert!(code != Some(0) && !format!("{out}{err}").contains("secretvalue"), "{words:?}: {out}{err}");
+    }
+    let logs = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
+    let logs: Vec<String> = logs.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    assert!(logs.iter().any(|log| log.contains("no such interface")), "the failure is logged: {logs:?}");
+    assert!(!logs.concat().contains("secretvalue"), "{logs:?}");
+}
+
+/// The start is held up: another program has the lock of the keys. Without a signal it would end with exit code 1.
+#[test]
+fn a_signal_during_the_start_ends_it_well() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir(place.path().join("state")).unwrap();
+        let lock = File::create(place.path().join("state/gateway-8000-10.77.0.9.lock")).unwrap();
+        lock.lock().unwrap();
+        let words =
+            ["-ip", "10.77.0.9", "-trans", "nowhere.invalid:8000", "-token", "0f8a7c61d2b94e35a1c0f7e6d5b49382"];
+        let mut command = gateway(place.path(), &words);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        hears(&child);
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        let (code, out, err) = parts(child.wait_with_output().unwrap());
+        assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "stopped before it ran\n", ""), "{signal}");
+        let log = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
+        let log = log.filter_map(|path| std::fs::read_to_string(path).ok()).collect::<String>();
+        assert!(log.ends_with("stopped before it ran\n"), "what waited is in the log: {log}");
     }
 }

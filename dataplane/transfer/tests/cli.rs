@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::UdpSocket;
 use std::path::Path;
@@ -71,6 +72,19 @@ impl Drop for Running {
     }
 }
 
+/// Waits until a process holds SIGTERM back: from then on it answers for it itself.
+fn hears(child: &Child) {
+    let path = format!("/proc/{}/status", child.id());
+    let held = || -> Option<bool> {
+        let status = std::fs::read_to_string(&path).ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+        Some(u64::from_str_radix(mask.trim(), 16).ok()? & (1 << (Signal::SIGTERM as i32 - 1)) != 0)
+    };
+    while !held().expect("the process lives") {
+        std::thread::yield_now();
+    }
+}
+
 fn status(place: &Path) -> serde_json::Value {
     let (code, out, err) = ended(place, &["status", "--json"]);
     assert_eq!(code, Some(0), "{err}");
@@ -128,6 +142,7 @@ fn it_runs_says_so_and_stops_with_its_ports_free() {
         let status = status(place.path());
         assert_eq!(status["ports_bound"], 20);
         assert_eq!((&status["engine"], &status["bind"]), (&engine.into(), &first.into()));
+        assert_eq!(status["offloads"], serde_json::json!(["udp-gso", "udp-gro"]));
         assert!(UdpSocket::bind(("0.0.0.0", first)).is_err(), "the port is bound, and by it alone");
 
         let (code, rest) = running.stop(Signal::SIGTERM);
@@ -196,4 +211,42 @@ fn a_killed_transfer_is_followed_at_once_with_the_same_key() {
     }
     assert_eq!(now["public_key"], key);
     assert_eq!(second.stop(Signal::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn no_line_and_no_log_shows_a_token() {
+    for debug in ["-debug", "-debug=false"] {
+        let place = tempfile::tempdir().unwrap();
+        for words in [&["-token=secretvalue", "-bogus"][..], &["-token", "a", "secretvalue"], &["-tokensecretvalue"]] {
+            let (code, out, err) = ended(place.path(), words);
+            assert!(code == Some(2) && !format!("{out}{err}").contains("secretvalue"), "{words:?}: {out}{err}");
+        }
+        let bind = free_ports(17_000..20_000, 2).to_string();
+        let mut running =
+            Running::start(place.path(), &["-bind", &bind, "-nums", "2", debug, "-token", "secretvalue-4c1d07e5"]);
+        let said = running.until("join with: ");
+        let shown = status(place.path()).to_string();
+        let (code, rest) = running.stop(Signal::SIGTERM);
+        assert_eq!(code, Some(0));
+        let files = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
+        let logs: String = files.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+        assert!([&said, &shown, &rest, &logs].iter().all(|text| !text.contains("secretvalue")));
+        assert_eq!(logs.is_empty(), debug == "-debug");
+    }
+}
+
+/// The start is held up: another program has the lock of the keys. Without a signal it would end with exit code 1.
+#[test]
+fn a_signal_during_the_start_ends_it_well() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::create_dir(place.path().join("state")).unwrap();
+    let bind = free_ports(14_000..17_000, 1).to_string();
+    let lock = File::create(place.path().join(format!("state/transfer-{bind}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let mut command = transfer(place.path(), &["-bind", &bind, "-nums", "1"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    hears(&child);
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"stopped before it ran\n"[..]));
 }

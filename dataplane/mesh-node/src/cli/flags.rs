@@ -45,6 +45,9 @@ impl Flag {
     }
 }
 
+/// The flags whose values nobody may see.
+pub const SECRETS: [&str; 2] = ["token", "secret"];
+
 /// Which of the two programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use self::flags::{Flag, Kind, Program};
+use self::flags::{Flag, Kind, Program, SECRETS};
 use crate::config::{GatewayOptions, Settings, TransferOptions};
 
 /// Why a program ends otherwise than well.
@@ -204,13 +204,19 @@ fn explain(error: &clap::Error) -> String {
         // A flag that takes a value was the last word.
         return format!("flag {} needs a value: write it as {}=VALUE", flag(what.clone()), flag(what));
     }
+    // A token that was glued to its flag is no name.
+    let unknown = |text: String| {
+        let text = flag(text);
+        let glued = SECRETS.iter().find(|name| text.trim_start_matches('-').starts_with(**name));
+        glued.map_or(text, |name| format!("-{name}…"))
+    };
     match context(ContextKind::SuggestedArg) {
         _ if what == "status" => "the verb status comes first: write it before the flags".into(),
         _ if !what.starts_with('-') => {
             "a word belongs to no flag: put values with spaces in single quotes; -help lists flags and verbs".into()
         }
-        Some(similar) => format!("unknown flag {}: did you mean {}?", flag(what), flag(similar)),
-        None => format!("unknown flag {}: -help lists all flags", flag(what)),
+        Some(similar) => format!("unknown flag {}: did you mean {}?", unknown(what), flag(similar)),
+        None => format!("unknown flag {}: -help lists all flags", unknown(what)),
     }
 }
 

@@ -132,12 +132,36 @@ fn what_is_wrong_is_named() {
 
 #[test]
 fn a_refusal_never_repeats_a_token() {
-    for line in
-        [&["word", "-token", "s3cr3t"][..], &["-token", "s3cr3t", "-tokn", "s3cr3t"], &["-tokn=s3cr3t"], &["s3cr3t"]]
-    {
+    for line in [
+        &["word", "-token", "s3cr3t"][..],
+        &["-token", "s3cr3t", "-tokn", "s3cr3t"],
+        &["-tokn=s3cr3t"],
+        &["s3cr3t"],
+        &["-token=s3cr3t", "-bogus"],
+        &["-tokens3cr3t"],
+        &["-token:s3cr3t"],
+        &["-token", "s3cr3t", "-bind", "0"],
+        &["-token", "s3cr3t", "-token-file", "x"],
+        &["-token=s3cr3t", "-debug=s3cr3t"],
+        &["-token", "two", "s3cr3t"],
+    ] {
         let why = refused(transfer(line, &[]));
         assert!(!why.contains("s3cr3t"), "{why}");
     }
+    for variables in [&[("EASYMESH_TOKEN", "s3cr3t"), ("EASYMESH_BIND", "x")][..], &[("EASYMESH_DEBUG", "s3cr3t")]] {
+        let why = refused(transfer(&[], variables));
+        assert!(!why.contains("s3cr3t"), "{why}");
+    }
+    let why = refused(gateway(&["-token", "x", "-secrets3cr3t"], &[]));
+    assert!(why.starts_with("unknown flag -secret…") && !why.contains("s3cr3t"), "{why}");
+}
+
+#[test]
+fn options_show_no_secret() {
+    let options = gateway(&["-token", "s3cr3t", "-secret", "s3cr3t2"], &[]).unwrap();
+    assert!(!format!("{options:?}{options:#?}").contains("s3cr3t"));
+    let options = transfer(&["-token", "s3cr3t"], &[]).unwrap();
+    assert!(!format!("{options:?}{options:#?}").contains("s3cr3t"));
 }
 
 #[test]
