@@ -176,7 +176,8 @@ impl Injector {
     }
 }
 
-fn packet_socket(interface: &str, protocol: u16) -> Result<OwnedFd> {
+/// A packet socket on an interface of this thread's host, with times, that takes frames of `protocol`; 0: none.
+pub(crate) fn packet_socket(interface: &str, protocol: u16) -> Result<OwnedFd> {
     let index = if_nametoindex(interface).with_context(|| format!("capture on {interface}"))?;
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
         .context("open a packet socket (needs CAP_NET_RAW in the host)")?;

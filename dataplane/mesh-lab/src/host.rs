@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::link::{Interface, Net, Record};
+use crate::link::{Interface, Kept, Net, Record};
 use crate::process::Process;
 use crate::{netlink, sys, world};
 
@@ -43,7 +43,8 @@ const SYSCTLS: [(&str, &str); 9] = [
 /// `/etc/resolv.conf` and `/run`. The rest of the file system is the machine's own, and so are the processes: a host
 /// is a place to run them in. A handle is cheap to clone; the host lives as long as the longest-lived one.
 ///
-/// Programs see `/sys` as outside; its `class/net` does not follow the host.
+/// Programs see `/sys` as outside; its `class/net` does not follow the host. What there is to set in it for an
+/// interface, [`Interface`] sets ([`Interface::steer_receive`], [`Interface::set_gro_flush_timeout`]).
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<Inner>,
@@ -313,9 +314,9 @@ impl Host {
     }
 
     /// Takes the next free interface name: `eth0`, `eth1` and so on.
-    pub(crate) fn next_interface(&self, switch: Option<Host>) -> Interface {
+    pub(crate) fn next_interface(&self, keeps: Option<Kept>) -> Interface {
         let mut state = self.state();
-        let record = Record::new(format!("eth{}", state.interfaces.len()), switch);
+        let record = Record::new(format!("eth{}", state.interfaces.len()), keeps);
         state.interfaces.push(Arc::clone(&record));
         Interface::new(self, &record)
     }

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::emulation::Emulation;
+use crate::emulator::EmulatedLink;
 use crate::host::Host;
 use crate::link::{Lan, Link, Net};
 use crate::world;
@@ -69,6 +71,16 @@ impl Lab {
     /// A network is malformed or too small, or the kernel refuses the interfaces.
     pub fn link(&self, a: &Host, b: &Host, nets: &[&str]) -> Result<Link> {
         Link::new(a, b, &parse(nets)?).with_context(|| format!("link {} and {}", a.name(), b.name()))
+    }
+
+    /// A link that delays, loses or throttles what passes, in each direction as `emulation` says until
+    /// [`EmulatedLink::set`] says otherwise: a new interface in each host, up, with the addresses of [`Lab::link`].
+    ///
+    /// # Errors
+    /// As [`Lab::link`], or a value of `emulation` is out of its range.
+    pub fn emulated_link(&self, a: &Host, b: &Host, nets: &[&str], emulation: Emulation) -> Result<EmulatedLink> {
+        let link = EmulatedLink::new(a, b, &parse(nets)?, emulation);
+        link.with_context(|| format!("link {} and {} through an emulator", a.name(), b.name()))
     }
 
     /// A switch with a cable to each host: a new interface in each, up, with one address of each of `nets` (as

@@ -31,6 +31,15 @@
 //! closures ([`Host::run`]) and programs ([`Host::command`], [`Host::spawn`]) in it, and connects it by cables
 //! ([`Lab::link`]) and switches ([`Lab::lan`]).
 //!
+//! # A link like a real one
+//! A veth pair passes trains of packets uncut, which few networks do. [`Link::set_mode`] makes it like a bare wire or
+//! like a common card, [`Interface::steer_receive`] chooses the CPUs that take what arrives.
+//!
+//! [`Lab::emulated_link`] makes a link with delay, jitter, loss and rate ([`Emulation`]), which can be changed while
+//! it runs. A namespace between the hosts holds an emulator: a thread for each direction forwards frames from one
+//! packet socket to another, trains and unfinished checksums as they come. It needs no module of the kernel
+//! (`sch_netem`), takes no CPU while nothing passes, and holds at most 256 MiB of frames for each direction.
+//!
 //! # The end
 //! Nothing has to be cleaned up, so nothing can be left behind. Namespaces hang on descriptors, and these on the
 //! process: the kernel frees them however it ends. Programs are killed when their [`Process`] is dropped, and all
@@ -44,19 +53,29 @@
 //!   way too.
 //! - For programs with a TUN interface: `/dev/net/tun` readable and writable ([`Host::check_tun`]).
 //! - The kernel's `veth` and `bridge`, built in or as loaded modules.
+//! - Root of the machine, in no user namespace, for [`LinkMode::Nic`] and [`Interface::steer_receive`]: the kernel
+//!   refuses `gro_flush_timeout` and `rps_cpus` to everybody else.
+//! - Linux 6.2 for UDP trains through an emulated link; older kernels have them refused there ([`LinkMode::Wire`] cuts
+//!   them before).
 //!
 //! What is refused is reported with the knob that allows it.
 #![cfg(target_os = "linux")]
 
 mod capture;
 mod copy;
+mod emulation;
+mod emulator;
+mod ethtool;
 mod host;
 mod lab;
 mod link;
 mod listing;
+mod mode;
 mod netlink;
+mod packets;
 mod ping;
 mod process;
+mod random;
 mod sys;
 mod world;
 
@@ -65,10 +84,13 @@ pub use nix::sys::signal::Signal;
 
 pub use capture::{Capture, Frame, Injector, Recording};
 pub use copy::{CopyReport, tcp_copy};
+pub use emulation::Emulation;
+pub use emulator::{EmulatedLink, EmulationCounters};
 pub use host::Host;
 pub use lab::Lab;
 pub use link::{Interface, Lan, Link, Net};
 pub use listing::InterfaceInfo;
+pub use mode::LinkMode;
 pub use ping::{Ping, PingFailure, PingReport};
 pub use process::Process;
 pub use world::{enter, inside, isolated};

@@ -1,5 +1,6 @@
 //! Cables and switches: veth pairs between hosts, and a bridge in a namespace of its own.
 
+use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -77,18 +78,21 @@ impl fmt::Display for Net {
     }
 }
 
+/// Something that an interface keeps alive.
+pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
+
 /// What the laboratory knows of an interface; the host keeps it, so it must not keep the host.
 pub(crate) struct Record {
     name: String,
     addresses: Mutex<Vec<Net>>,
     up: AtomicBool,
-    /// The switch at the other end, which lives as long as a host on it does.
-    _switch: Option<Host>,
+    /// What is at the other end and lives as long as a host on it does: a switch, an emulator.
+    _keeps: Option<Kept>,
 }
 
 impl Record {
-    pub(crate) fn new(name: String, switch: Option<Host>) -> Arc<Record> {
-        Arc::new(Record { name, addresses: Mutex::default(), up: AtomicBool::new(true), _switch: switch })
+    pub(crate) fn new(name: String, keeps: Option<Kept>) -> Arc<Record> {
+        Arc::new(Record { name, addresses: Mutex::default(), up: AtomicBool::new(true), _keeps: keeps })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -146,7 +150,7 @@ impl Interface {
         if self.is_up() { netlink::wait_until_local(&self.host, &[address]) } else { Ok(()) }
     }
 
-    fn add_addresses(&self, addresses: &[Net]) -> Result<()> {
+    pub(crate) fn add_addresses(&self, addresses: &[Net]) -> Result<()> {
         netlink::add_addresses(&self.host, self.name(), addresses)?;
         self.record.addresses().extend_from_slice(addresses);
         Ok(())
@@ -227,13 +231,19 @@ pub struct Link {
 
 impl Link {
     pub(crate) fn new(a: &Host, b: &Host, nets: &[Net]) -> Result<Link> {
-        let link = Link { a: a.next_interface(None), b: b.next_interface(None) };
-        netlink::add_cable(netlink::End::of(&link.a), netlink::End::of(&link.b))?;
-        for (end, number) in [(&link.a, 1), (&link.b, 2)] {
-            end.switch_on()?;
-            end.add_addresses(&nth_of_each(nets, number)?)?;
-        }
+        let link = Link::join(a.next_interface(None), b.next_interface(None))?;
+        link.a.add_addresses(&nth_of_each(nets, 1)?)?;
+        link.b.add_addresses(&nth_of_each(nets, 2)?)?;
         link.wait_until_running()?;
+        Ok(link)
+    }
+
+    /// Makes the cable between two interfaces that are still names only, and switches both on.
+    pub(crate) fn join(a: Interface, b: Interface) -> Result<Link> {
+        let link = Link { a, b };
+        netlink::add_cable(netlink::End::of(&link.a), netlink::End::of(&link.b))?;
+        link.a.switch_on()?;
+        link.b.switch_on()?;
         Ok(link)
     }
 
@@ -279,7 +289,7 @@ impl Link {
         self.b.host.restore_routes()
     }
 
-    fn wait_until_running(&self) -> Result<()> {
+    pub(crate) fn wait_until_running(&self) -> Result<()> {
         self.a.wait_until_running()?;
         self.b.wait_until_running()
     }
@@ -298,7 +308,7 @@ impl Lan {
         // A switch is no party to the traffic: without this its ports would send IPv6 multicasts of their own.
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         netlink::add_bridge(&switch)?;
-        let ports: Vec<_> = hosts.iter().map(|host| host.next_interface(Some(switch.clone()))).collect();
+        let ports: Vec<_> = hosts.iter().map(|host| host.next_interface(Some(Arc::new(switch.clone())))).collect();
         netlink::add_bridge_ports(&switch, &ports)?;
         for (port, number) in ports.iter().zip(1..) {
             port.switch_on()?;
@@ -368,7 +378,7 @@ pub(crate) fn port_name(number: usize) -> String {
     format!("p{number}")
 }
 
-fn nth_of_each(nets: &[Net], number: u32) -> Result<Vec<Net>> {
+pub(crate) fn nth_of_each(nets: &[Net], number: u32) -> Result<Vec<Net>> {
     nets.iter().map(|net| net.nth(number)).collect()
 }
 

@@ -272,6 +272,13 @@ pub(crate) fn mount_tmpfs(target: &str) -> nix::Result<()> {
     mount(Some("mesh-lab"), target, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
 }
 
+/// Shows this thread, and it alone, a `/sys` of the network namespace the thread is in.
+pub(crate) fn cover_sysfs() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), hardened, NO_DATA)
+}
+
 /// Moves this thread into new, empty network and mount namespaces.
 pub(crate) fn new_namespaces() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)

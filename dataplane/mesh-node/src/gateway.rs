@@ -51,7 +51,9 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
     let started = Instant::now();
     // Before the first thread, so that all of them hold the signals back.
     let signals = Signals::block()?;
+    let privileges = limits::give_up_privileges(&options.common);
     let log = log::start(&options.common, &format!("gateway-{}", options.ip))?;
+    privileges.unwrap_or_else(|error| announce_warning(format_args!("privileges are kept: {error:#}")));
     let stopping = signals.watch(log.closer())?;
     log::record(|| begin(options, started, stopping, &log))
 }

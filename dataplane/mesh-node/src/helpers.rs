@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::mem;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -15,28 +16,56 @@ type Work = Box<dyn FnOnce() + Send>;
 /// A handle to the helper threads. They end when the last handle is gone and the queue is empty.
 #[derive(Clone)]
 pub struct Helpers {
-    queue: SyncSender<Work>,
+    queue: Sender<Work>,
+    waiting: Arc<AtomicUsize>,
+    waiting_max: usize,
     refused: Arc<AtomicU64>,
+}
+
+/// Room for one piece of work. It is given back when it is not used.
+#[must_use]
+pub struct Place<'a> {
+    helpers: &'a Helpers,
+}
+
+impl Place<'_> {
+    /// Gives a piece of work to whoever is free next.
+    pub fn submit(self, work: impl FnOnce() + Send + 'static) {
+        // The threads live as long as this handle: the queue has a reader.
+        let _ = self.helpers.queue.send(Box::new(work));
+        // The place is given back by the thread that takes the work.
+        mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.helpers.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Helpers {
     /// Starts `threads` of them with room for `waiting_max` pieces of work.
     pub fn start(threads: usize, waiting_max: usize) -> io::Result<Self> {
-        let (queue, work) = mpsc::sync_channel(waiting_max);
+        let (queue, work) = mpsc::channel();
         let work = Arc::new(Mutex::new(work));
+        let waiting = Arc::new(AtomicUsize::new(0));
         for index in 0..threads.max(1) {
-            let work = Arc::clone(&work);
-            thread::Builder::new().name(format!("mesh-helper-{index}")).spawn(move || serve(&work))?;
+            let (work, waiting) = (Arc::clone(&work), Arc::clone(&waiting));
+            thread::Builder::new().name(format!("mesh-helper-{index}")).spawn(move || serve(&work, &waiting))?;
         }
-        Ok(Self { queue, refused: Arc::default() })
+        Ok(Self { queue, waiting, waiting_max, refused: Arc::default() })
     }
 
-    /// Gives a piece of work to whoever is free next. When too much waits it is dropped and counted: whoever wanted it asks
-    /// again, and a flood of handshakes costs a bounded share of the machine.
-    pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
-        if self.queue.try_send(Box::new(work)).is_err() {
+    /// Room for one more piece of work. When too much waits there is none, which is counted: whoever wants it is told at once and
+    /// asks again, and a flood of handshakes costs a bounded share of the machine.
+    pub fn reserve(&self) -> Option<Place<'_>> {
+        let one_more = |waiting: usize| (waiting < self.waiting_max).then_some(waiting + 1);
+        if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
+        Some(Place { helpers: self })
     }
 
     /// Pieces of work that found no room.
@@ -51,12 +80,15 @@ impl fmt::Debug for Helpers {
     }
 }
 
-fn serve(work: &Mutex<Receiver<Work>>) {
+fn serve(work: &Mutex<Receiver<Work>>, waiting: &AtomicUsize) {
     loop {
         // The lock is held while waiting: one thread waits for work, the others for the lock. Nothing panics under it.
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(work) => work(),
+            Ok(work) => {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+                work();
+            }
             Err(mpsc::RecvError) => return,
         }
     }
@@ -71,7 +103,7 @@ mod tests {
         let helpers = Helpers::start(1, 2).unwrap();
         let (started, is_started) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        helpers.submit(move || {
+        helpers.reserve().unwrap().submit(move || {
             started.send(()).unwrap();
             released.recv().unwrap();
         });
@@ -80,11 +112,25 @@ mod tests {
         let (done, is_done) = mpsc::channel();
         for number in 0..5 {
             let done = done.clone();
-            helpers.submit(move || done.send(number).unwrap());
+            if let Some(place) = helpers.reserve() {
+                place.submit(move || done.send(number).unwrap());
+            }
         }
         assert_eq!(helpers.refused(), 3);
         release.send(()).unwrap();
         drop(done);
         assert_eq!(is_done.iter().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn place_that_is_not_used_is_given_back() {
+        let helpers = Helpers::start(1, 1).unwrap();
+        for _ in 0..3 {
+            drop(helpers.reserve().expect("the one before was given back"));
+        }
+        let place = helpers.reserve().unwrap();
+        assert!(helpers.reserve().is_none());
+        drop(place);
+        assert_eq!(helpers.refused(), 1);
     }
 }

@@ -26,6 +26,8 @@ pub mod resolve;
 pub mod secret;
 pub mod select;
 pub mod signals;
+#[cfg(feature = "slow")]
+mod slow;
 pub mod state;
 pub mod status;
 pub mod transfer;

@@ -1,6 +1,10 @@
-//! Limits of the process that the program raises by itself.
+//! Limits of the process that the program raises by itself, and the rights it gives up.
 
+use std::path::Path;
+
+use crate::config::CommonOptions;
 use crate::imp;
+use crate::state::StateDirectory;
 
 /// Descriptors beside the sockets of namespaces: rings, logs, status, helper pipes, and what libraries open.
 const FILES_BESIDE: u64 = 512;
@@ -17,6 +21,16 @@ pub fn make_room(sockets: u16) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Gives up what root may do and the programs never need. To be called while the process has one thread.
+///
+/// # Errors
+/// The system refuses: the program has more rights than it needs and works all the same.
+pub fn give_up_privileges(options: &CommonOptions) -> anyhow::Result<()> {
+    let state = StateDirectory::place(options.state.as_deref());
+    let folders: Vec<&Path> = [Some(options.log.as_path()), state.as_deref()].into_iter().flatten().collect();
+    imp::give_up_privileges(&folders)
 }
 
 #[cfg(test)]

@@ -81,8 +81,12 @@ where
         let mut flow = self.inbox.read(&mut self.engine, &mut self.node, now);
         self.transmit(now)?;
         while let Some(job) = self.node.poll_job() {
+            let Some(place) = self.helpers.reserve() else {
+                self.node.handle_job(now, job.refuse());
+                continue;
+            };
             let mailbox = self.mailbox.clone();
-            self.helpers.submit(move || {
+            place.submit(move || {
                 let done = job.run();
                 mailbox.send(move |_, node, now| {
                     node.handle_job(now, done);

@@ -35,17 +35,18 @@ const HEADLINE: &str = "EasyMesh keys, version 1. Whoever has this file can pose
 pub struct StateDirectory(PathBuf);
 
 impl StateDirectory {
-    /// `given` by `-state`, else systemd's `STATE_DIRECTORY`, else the machine's (root) or the user's. Made if it is missing.
-    pub fn open(given: Option<&Path>) -> anyhow::Result<Self> {
+    /// Where it is: `given` by `-state`, else systemd's `STATE_DIRECTORY`, else the machine's (root) or the user's, if there is one.
+    pub(crate) fn place(given: Option<&Path>) -> Option<PathBuf> {
         // systemd may name several directories, separated by colons.
         let by_systemd = std::env::var("STATE_DIRECTORY").ok();
         let by_systemd = by_systemd.as_deref().and_then(|all| all.split(':').next()).filter(|path| !path.is_empty());
-        let directory = match (given, by_systemd) {
-            (Some(given), _) => given.to_owned(),
-            (None, Some(path)) => PathBuf::from(path),
-            (None, None) => imp::state_directory()
-                .context("no place for keys: neither HOME nor XDG_STATE_HOME is set: give a directory with -state")?,
-        };
+        given.map(Path::to_owned).or_else(|| by_systemd.map(PathBuf::from)).or_else(imp::state_directory)
+    }
+
+    /// `given` by `-state`, else systemd's `STATE_DIRECTORY`, else the machine's (root) or the user's. Made if it is missing.
+    pub fn open(given: Option<&Path>) -> anyhow::Result<Self> {
+        let directory = Self::place(given)
+            .context("no place for keys: neither HOME nor XDG_STATE_HOME is set: give a directory with -state")?;
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]

@@ -45,7 +45,9 @@ pub fn run(options: TransferOptions) -> Result<(), Failure> {
     let started = Instant::now();
     // Before the first thread, so that all of them hold the signals back.
     let signals = Signals::block()?;
+    let privileges = limits::give_up_privileges(&options.common);
     let log = log::start(&options.common, &format!("transfer-{}", options.bind))?;
+    privileges.unwrap_or_else(|error| announce_warning(format_args!("privileges are kept: {error:#}")));
     let stopping = signals.watch(log.closer())?;
     log::record(|| begin(options, started, stopping, &log))
 }
@@ -123,6 +125,8 @@ impl Start {
         let helpers = Helpers::start(processors.len().div_ceil(2), WAITING_MAX)?;
         let cores: Vec<usize> = processors.into_iter().take(usize::from(options.nums)).collect();
         let boot = rand::random();
+        #[cfg(feature = "slow")]
+        let slow = crate::slow::steps()?;
         let mut workers = Vec::new();
         for (index, &processor) in cores.iter().enumerate() {
             let processor = E::PINNED.then_some(processor);
@@ -138,7 +142,12 @@ impl Start {
                 index,
                 processor,
                 make_engine: move || E::make(sockets),
-                make_node: move |_: &mut E| Ok(Transfer::new(config, clock::now())),
+                make_node: move |_: &mut E| {
+                    let transfer = Transfer::new(config, clock::now());
+                    #[cfg(feature = "slow")]
+                    let transfer = transfer.slowed(slow);
+                    Ok(transfer)
+                },
                 observe: move |_: &mut E, transfer: &mut Transfer, now: Moment| {
                     while let Some(event) = transfer.poll_event() {
                         lines.spend(now, || tell(&event));

@@ -86,6 +86,11 @@ pub enum Message {
         ciphers: u8,
         /// Features offered, a bit each.
         features: u32,
+        /// Random number of the initiator's start.
+        boot: u64,
+        /// Counts the handshakes of that start, from 1: of two, the one with the lower number is the older, and may be a
+        /// recording.
+        number: u64,
     },
     /// Payload of a handshake response: what is used.
     Welcome {
@@ -253,8 +258,9 @@ mod tag {
     pub(super) const LEASE_SECONDS: u8 = 12;
     pub(super) const CIPHERS: u8 = 13;
     pub(super) const SEQ: u8 = 14;
+    pub(super) const NUMBER: u8 = 15;
     /// One past the highest.
-    pub(super) const END: usize = 15;
+    pub(super) const END: usize = 16;
 }
 
 impl Message {
@@ -262,8 +268,9 @@ impl Message {
     pub fn encode(&self, out: &mut impl BufMut) {
         let mut w = Writer { out };
         match self {
-            Self::Hello { ciphers, features } => {
+            Self::Hello { ciphers, features, boot, number } => {
                 w.kind(kind::HELLO).put(tag::CIPHERS, &[*ciphers]).put(tag::FEATURES, &features.to_be_bytes());
+                w.boot(*boot).put(tag::NUMBER, &number.to_be_bytes());
             }
             Self::Welcome { cipher, features } => {
                 w.kind(kind::WELCOME).put(tag::CIPHERS, &[*cipher]).put(tag::FEATURES, &features.to_be_bytes());
@@ -339,7 +346,12 @@ impl Message {
         let kind = u8_at(bytes, 0)?;
         let f = Fields::parse(&bytes[1..])?;
         Ok(Some(match kind {
-            kind::HELLO => Self::Hello { ciphers: f.byte(tag::CIPHERS)?, features: f.number(tag::FEATURES)? },
+            kind::HELLO => Self::Hello {
+                ciphers: f.byte(tag::CIPHERS)?,
+                features: f.number(tag::FEATURES)?,
+                boot: f.boot()?,
+                number: u64_at(f.exactly(tag::NUMBER, 8)?, 0)?,
+            },
             kind::WELCOME => Self::Welcome { cipher: f.byte(tag::CIPHERS)?, features: f.number(tag::FEATURES)? },
             kind::REGISTER => Self::Register {
                 request: f.number(tag::REQUEST)?,

@@ -250,3 +250,38 @@ fn a_signal_during_the_start_ends_it_well() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"stopped before it ran\n"[..]));
 }
+
+/// Root gives up what it does not need; only where it writes to another's folder does it keep the right to.
+#[test]
+fn root_keeps_only_what_a_transfer_needs() {
+    // net_bind_service 10, net_admin 12, ipc_lock 14, sys_resource 24.
+    const NEEDED: u64 = 1 << 10 | 1 << 12 | 1 << 14 | 1 << 24;
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    for (owner, wanted) in [(None, NEEDED), (Some(65_534), NEEDED | DAC_OVERRIDE)] {
+        let place = tempfile::tempdir().unwrap();
+        let own = capabilities(std::process::id(), "CapEff");
+        if own & DAC_OVERRIDE != 0 {
+            std::os::unix::fs::chown(place.path(), owner, None).unwrap();
+        }
+        let bind = free_ports(20_000..23_000, 1).to_string();
+        let mut running = Running::start(place.path(), &["-bind", &bind, "-nums", "1"]);
+        running.until("join with: ");
+        for kind in ["CapEff", "CapPrm"] {
+            assert_eq!(capabilities(running.child.id(), kind), wanted & own, "{kind}");
+        }
+        assert_eq!(capabilities(running.child.id(), "CapInh"), 0);
+        assert_eq!(running.stop(Signal::SIGTERM).0, Some(0));
+    }
+}
+
+/// A set of capabilities of a process, the same in all its threads.
+fn capabilities(process: u32, kind: &str) -> u64 {
+    let mut sets = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|thread| {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(':')).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    });
+    let first = sets.next().unwrap();
+    assert!(sets.all(|set| set == first));
+    first
+}

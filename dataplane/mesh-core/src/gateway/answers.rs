@@ -3,29 +3,33 @@
 //! The transfer says from which slot a handshake came, and it is asked at once who holds that slot. The session counts when
 //! the key of the handshake is the key that holds it. Frames under a session whose Final is still being read wait for it,
 //! bounded, so that an initiator may send right after it.
+//!
+//! An init can be a recording. Nothing in it is proven until its Final comes, but its Hello can be read without the curve, and
+//! says which handshake of which start it begins: older ones than one that came to an end are dropped, a newer one of
+//! the same start takes the place of an older one, and our own handshake gives way only once until one has come to an end.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mesh_wire::handshake::{self as wire, Init, Response};
+use mesh_wire::handshake::{self as wire, Final, Init, Response};
 use mesh_wire::message::{CloseReason, Message, PeerRecord, Target};
 use mesh_wire::route::{Destination, Route, Slot};
 use mesh_wire::sealed::OVERHEAD_BYTES;
-use rand::Rng;
 
-use super::handshake::{Asking, AskingStage, RETRANSMIT_FIRST, RETRANSMIT_MOST, job_id};
+use super::callers::CALLER_TIME;
+use super::handshake::{Asking, AskingStage, RETRANSMIT_FIRST, RETRANSMIT_MOST, failure, job_id};
 use super::indexes::Owner;
-use super::peers::Lookup;
 use super::timers::backoff;
 use super::{Event, Gateway, Held, Outgoing};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment};
 use crate::session::PublicKey;
 use crate::session::cipher::{Cipher, CipherSet};
-use crate::session::handshake::{Kind, Params, Responder, ResponderFinished};
+use crate::session::handshake::{HandshakeError, Kind, Params, Responder, ResponderFinished, read_hello};
 use crate::session::jobs::{Job, Outcome};
 use crate::session::keyring::{Established, Installed, Keyring};
 use crate::session::mac;
+use crate::session::token::NamespaceKeys;
 
 /// How long a peer that won over a handshake of ours may take for its own.
 const YIELD_TIME: Duration = Duration::from_secs(2);
@@ -34,7 +38,11 @@ pub(super) const ANSWERS_MAX: usize = 1024;
 /// Of one slot.
 const ANSWERS_PER_SLOT_MAX: usize = 2;
 /// How long one may take.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+const ANSWER_TIME: Duration = CALLER_TIME;
+/// One this old may give way to another start of its peer.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
+/// Handshakes of peers that other threads may be at work on; what more there is waits for its sender to try again.
+const WORKING_MAX: usize = 256;
 /// Frames held for one handshake, and in all.
 const HELD_PER_ANSWER_MAX: usize = 32;
 const HELD_MAX: usize = 1024;
@@ -57,8 +65,9 @@ struct Answer {
     /// Messages 3 that were false.
     forged: u8,
     stage: AnswerStage,
-    /// Asks who holds the slot, until that is known.
-    lookup: Lookup,
+    /// The peer's start, and the number of the handshake there, as its Hello says.
+    boot: u64,
+    number: u64,
     held: VecDeque<Held>,
 }
 
@@ -72,6 +81,22 @@ enum AnswerStage {
     Finishing { noise: Vec<u8> },
     /// All is known but whose key it is.
     Unverified { finished: Box<ResponderFinished> },
+}
+
+impl Answer {
+    /// Whether another thread is at work on it. Its place is not given away meanwhile: else one slot could order any amount of
+    /// work.
+    fn is_working(&self) -> bool {
+        match self.stage {
+            AnswerStage::Answering | AnswerStage::Finishing { .. } => true,
+            AnswerStage::Waiting { .. } | AnswerStage::Unverified { .. } => false,
+        }
+    }
+
+    /// Whether it makes way for a handshake of the start `boot` from the same slot, which is not older.
+    fn gives_way(&self, now: Moment, boot: u64) -> bool {
+        !self.is_working() && (self.boot == boot || now.since(self.since) >= GIVES_WAY_AFTER)
+    }
 }
 
 /// Handshakes that peers began.
@@ -94,6 +119,17 @@ impl Answers {
 
     fn iter(&self) -> impl Iterator<Item = (u32, &Answer)> {
         (0..).zip(&self.places).filter_map(|(place, answer)| Some((place, answer.as_deref()?)))
+    }
+
+    /// Those from one slot.
+    fn of_slot(&self, slot: Slot) -> Vec<(u32, u32)> {
+        let of_slot = self.iter().filter(|(_, answer)| answer.source == slot);
+        of_slot.map(|(place, answer)| (place, answer.index)).collect()
+    }
+
+    /// How many another thread is at work on.
+    fn working(&self) -> usize {
+        self.iter().filter(|(_, answer)| answer.is_working()).count()
     }
 
     fn add(&mut self, place: u32, answer: Answer) {
@@ -149,36 +185,33 @@ impl Gateway {
     /// Takes message 1 of a peer's handshake, which the transfer forwarded from the slot `init.route.source`.
     pub(super) fn handle_init(&mut self, now: Moment, init: &Init<'_>) -> Result<(), DropReason> {
         let source = init.route.source;
-        let known = self.peers.find_slot(source);
-        let mut of_slot: Vec<(Moment, u32, u32)> = Vec::new();
-        let mut repeated = None;
-        for (place, answer) in self.answers.iter().filter(|(_, answer)| answer.source == source) {
-            if answer.init_mac1 == init.mac1 {
-                repeated = Some((place, answer.index));
-            }
-            of_slot.push((answer.since, place, answer.index));
-        }
-        if let Some((place, index)) = repeated {
+        let of_slot = |answer: &&Answer| answer.source == source;
+        let repeated = self.answers.iter().find(|(_, answer)| of_slot(answer) && answer.init_mac1 == init.mac1);
+        if let Some((place, index)) = repeated.map(|(place, answer)| (place, answer.index)) {
             self.transmit_response(place, index);
             return Err(DropReason::Duplicate);
         }
-        if let Some(id) = known
-            && self.wins_over(id)
-        {
+        let known = self.peers.find_slot(source);
+        if known.is_some_and(|id| self.wins_over(id)) {
             return Err(DropReason::SimultaneousHandshake);
         }
-        if !self.has_room_for_job() {
+        self.callers.check(now, source)?;
+        let (boot, number) = numbered(&self.keys, init.noise).ok_or(DropReason::HandshakeFailed)?;
+        let peer = known.and_then(|id| self.peers.get(id));
+        let newer = |answer: &Answer| answer.boot == boot && answer.number > number;
+        if peer.is_some_and(|peer| peer.is_outdated(boot, number))
+            || self.answers.iter().any(|(_, answer)| of_slot(&answer) && newer(answer))
+        {
+            return Err(DropReason::Outdated);
+        }
+        if !self.has_room_for_answer() || self.answers.working() >= WORKING_MAX {
             return Err(DropReason::Busy);
         }
-        if of_slot.len() >= ANSWERS_PER_SLOT_MAX
-            && let Some(&(_, place, index)) = of_slot.iter().min()
-        {
-            self.drop_answer(place, index);
-        }
+        self.make_way(now, source, boot)?;
         let place = self.answers.vacancy().ok_or(DropReason::Busy)?;
+        self.callers.let_in(now, source, &mut self.rng)?;
         let index = self.indexes.allocate(Owner::Answering(place), &mut self.rng).ok_or(DropReason::Busy)?;
-        let seed = self.random_seed();
-        let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, seed);
+        let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, self.rng.secret());
         self.jobs.push_back(Job::responder_answer(
             job_id(index),
             params,
@@ -186,7 +219,6 @@ impl Gateway {
             CipherSet::fast(),
             choose,
         ));
-        let lookup = Lookup { request: self.rng.next_u32(), attempt: 0, next_at: now };
         self.answers.add(
             place,
             Answer {
@@ -197,7 +229,8 @@ impl Gateway {
                 since: now,
                 forged: 0,
                 stage: AnswerStage::Answering,
-                lookup,
+                boot,
+                number,
                 held: VecDeque::new(),
             },
         );
@@ -206,6 +239,26 @@ impl Gateway {
         }
         self.tend_answers(now);
         Ok(())
+    }
+
+    /// Sees to it that a slot has room for one more handshake, of the start `boot`.
+    fn make_way(&mut self, now: Moment, source: Slot, boot: u64) -> Result<(), DropReason> {
+        let of_slot = || self.answers.iter().filter(|(_, answer)| answer.source == source);
+        if of_slot().count() < ANSWERS_PER_SLOT_MAX {
+            return Ok(());
+        }
+        let oldest = of_slot().filter(|(_, answer)| answer.gives_way(now, boot)).min_by_key(|(_, answer)| answer.since);
+        let (place, index) = oldest.map(|(place, answer)| (place, answer.index)).ok_or(DropReason::Busy)?;
+        self.drop_answer(place, index);
+        Ok(())
+    }
+
+    /// There is nobody to talk to at a slot: handshakes from there have come to their end, and more are not wanted for a while.
+    pub(super) fn nobody_at(&mut self, now: Moment, slot: Slot) {
+        self.callers.set_nobody(now, slot);
+        for (place, index) in self.answers.of_slot(slot) {
+            self.drop_answer(place, index);
+        }
     }
 
     /// Whether a handshake of ours with this peer is under way and goes before its own.
@@ -222,6 +275,9 @@ impl Gateway {
     /// Drops our handshake in favour of the peer's.
     fn yield_to(&mut self, now: Moment, id: u32) {
         let Some(peer) = self.peers.get_mut(id) else { return };
+        if std::mem::replace(&mut peer.yielded, true) {
+            return;
+        }
         peer.ask_at = Some(now + YIELD_TIME);
         if let Some(Asking { stage: AskingStage::Confirming { .. }, .. }) = &peer.asking {
             return;
@@ -250,18 +306,22 @@ impl Gateway {
     }
 
     /// Takes message 3 of a handshake at `place`.
-    pub(super) fn handle_final(&mut self, place: u32, index: u32, noise: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn handle_final(&mut self, place: u32, last: &Final<'_>) -> Result<(), DropReason> {
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
+        let index = last.receiver_index;
         let answer = self.answers.get_mut(place, index).ok_or(DropReason::UnknownHandshake)?;
+        if answer.source != last.route.source {
+            return Err(DropReason::WrongEndpoint);
+        }
         if !matches!(answer.stage, AnswerStage::Waiting { .. }) {
             return Err(DropReason::Duplicate);
         }
         let stage = std::mem::replace(&mut answer.stage, AnswerStage::Answering);
         let AnswerStage::Waiting { responder, noise: response } = stage else { return Err(DropReason::Duplicate) };
         answer.stage = AnswerStage::Finishing { noise: response };
-        self.jobs.push_back(Job::responder_finish(job_id(index), responder, noise.to_vec()));
+        self.jobs.push_back(Job::responder_finish(job_id(index), responder, last.noise.to_vec()));
         Ok(())
     }
 
@@ -270,14 +330,18 @@ impl Gateway {
         &mut self,
         now: Moment,
         id: u32,
-        index: u32,
+        last: &Final<'_>,
         room: usize,
     ) -> Result<(), DropReason> {
+        let index = last.receiver_index;
         let confirm = Message::Confirm { ip4: self.network.ip4() };
         if OVERHEAD_BYTES + confirm.to_vec().len() > room {
             return Err(DropReason::Unpadded);
         }
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
+        if peer.slot() != Some(last.route.source) {
+            return Err(DropReason::WrongEndpoint);
+        }
         if peer.confirmed_at.is_some_and(|at| now.since(at) < CONFIRM_INTERVAL) {
             return Err(DropReason::Duplicate);
         }
@@ -301,14 +365,14 @@ impl Gateway {
                 answer.stage = AnswerStage::Unverified { finished: Box::new(finished) };
                 self.verify_answer(now, place, index);
             }
-            Outcome::Failed { responder, .. } => {
-                self.drops.count(DropReason::HandshakeFailed);
+            Outcome::Failed { error, responder, .. } => {
+                self.drops.count(failure(error));
                 if let AnswerStage::Finishing { noise } = &mut answer.stage
                     && let Some(responder) = responder
                     && answer.forged < FORGED_MAX
                 {
                     // A forged message: the true one may still come.
-                    answer.forged += 1;
+                    answer.forged += u8::from(error != HandshakeError::Overloaded);
                     answer.stage = AnswerStage::Waiting { responder, noise: std::mem::take(noise) };
                 } else {
                     self.drop_answer(place, index);
@@ -327,8 +391,12 @@ impl Gateway {
             let source = answer.source;
             if now.since(answer.since) >= ANSWER_TIME {
                 self.drop_answer(place, index);
-            } else if answer.lookup.next_at <= now && self.peers.find_slot(source).is_none() {
-                let lookup = &mut answer.lookup;
+            } else if self.peers.find_slot(source).is_none()
+                && self.relay.registration().is_some()
+                && let Some(lookup) = self.callers.lookup(source)
+                && lookup.next_at <= now
+                && self.slot_lookups.take(now)
+            {
                 lookup.next_at = now + backoff(RETRANSMIT_FIRST, RETRANSMIT_MOST, lookup.attempt);
                 lookup.attempt += 1;
                 let request = lookup.request;
@@ -340,12 +408,16 @@ impl Gateway {
 
     /// It is known who holds a slot: handshakes from there can go on.
     pub(super) fn verify_answers_of(&mut self, now: Moment, id: u32, slot: Slot) {
-        let all: Vec<(u32, u32)> = self
-            .answers
-            .iter()
-            .filter(|(_, answer)| answer.source == slot)
-            .map(|(place, answer)| (place, answer.index))
-            .collect();
+        let mut all = self.answers.of_slot(slot);
+        all.retain(|&(place, index)| {
+            let answer = self.answers.get_mut(place, index).map(|answer| (answer.boot, answer.number));
+            let peer = self.peers.get(id);
+            let outdated = answer.is_some_and(|(boot, number)| peer.is_some_and(|peer| peer.is_outdated(boot, number)));
+            if outdated {
+                self.drop_answer(place, index);
+            }
+            !outdated
+        });
         if !all.is_empty() && !self.wins_over(id) {
             self.yield_to(now, id);
         }
@@ -364,20 +436,20 @@ impl Gateway {
         let Some(record) = self.peers.get(id).and_then(|peer| peer.record.clone()) else { return };
         let held = std::mem::take(&mut answer.held);
         self.answers.held -= held.len();
-        let Some(Answer { remote_index, source, stage: AnswerStage::Unverified { finished }, .. }) =
+        let Some(Answer { remote_index, source, stage: AnswerStage::Unverified { finished }, boot, number, .. }) =
             self.answers.remove(place, index)
         else {
             return;
         };
         let session = Established::new(index, remote_index, false, &finished.split.keys(finished.cipher), now);
-        let Some(boot) = vouched(&record, &finished) else {
+        if !is_vouched(&record, &finished, boot) {
             self.drops.count(DropReason::Impostor);
             self.tell(Event::Impostor { ip4: record.ip4 });
             self.indexes.release(index);
             self.refuse_session(session, source);
             return;
         };
-        self.answered(now, id, session, finished.remote, boot);
+        self.answered(now, id, session, finished.remote, (boot, number));
         self.held.extend(held);
     }
 
@@ -392,7 +464,8 @@ impl Gateway {
     }
 
     /// A peer's handshake has its keys, and they are the peer's.
-    fn answered(&mut self, now: Moment, id: u32, session: Established, remote: PublicKey, boot: u64) {
+    fn answered(&mut self, now: Moment, id: u32, session: Established, remote: PublicKey, hello: (u64, u64)) {
+        let (boot, _) = hello;
         if self.peers.get(id).and_then(|peer| peer.record.as_ref()).is_some_and(|record| record.boot != boot) {
             // A new start that the transfer did not tell of yet: what was agreed with the earlier one is void.
             self.end_sessions(now, id);
@@ -401,6 +474,10 @@ impl Gateway {
         if let Some(record) = &mut peer.record {
             record.boot = boot;
         }
+        if !peer.is_outdated(hello.0, hello.1) {
+            peer.hello = Some(hello);
+        }
+        peer.yielded = false;
         let index = session.local_index();
         let keyring = peer.keyring.get_or_insert_with(|| Keyring::new(self.static_key.public(), &remote));
         let (installed, released) = keyring.install_responder(session, now);
@@ -421,10 +498,21 @@ impl Gateway {
     }
 }
 
-/// The start that a finished handshake belongs to, if it is of whom the transfer vouches for.
-fn vouched(record: &PeerRecord, finished: &ResponderFinished) -> Option<u64> {
+/// Whether a finished handshake is of whom the transfer vouches for, and of the start that its Hello named.
+fn is_vouched(record: &PeerRecord, finished: &ResponderFinished, hello_boot: u64) -> bool {
     match Message::decode(&finished.payload) {
-        Ok(Some(Message::Identity { ip4, boot })) if ip4 == record.ip4 && finished.remote == record.key => Some(boot),
+        Ok(Some(Message::Identity { ip4, boot })) => {
+            ip4 == record.ip4 && finished.remote == record.key && boot == hello_boot
+        }
+        _ => false,
+    }
+}
+
+/// Which handshake an init begins: the start of its peer, and the number within that.
+fn numbered(keys: &NamespaceKeys, noise: &[u8]) -> Option<(u64, u64)> {
+    let hello = read_hello(Kind::GatewayToGateway, keys, noise).ok()?;
+    match Message::decode(&hello) {
+        Ok(Some(Message::Hello { boot, number, .. })) => Some((boot, number)),
         _ => None,
     }
 }

@@ -116,6 +116,7 @@ impl Gateway {
     /// Drops all sessions with a peer, and our handshake with it.
     pub(super) fn end_sessions(&mut self, _now: Moment, id: u32) {
         self.stop_asking(id);
+        self.joiner.forget(id);
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.unanswered_since = None;
         peer.probing = None;

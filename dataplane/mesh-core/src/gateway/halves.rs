@@ -1,6 +1,7 @@
 //! The receiver's end of [halves](mesh_wire::half): joins two of them into the inner packet they were.
 //!
-//! Bounded: [`JOINS_MAX`] packets wait for their other half, each for [`JOIN_TIME`]. The oldest gives way.
+//! Bounded: [`JOINS_MAX`] packets wait for their other half, [`JOINS_PER_PEER_MAX`] of one peer, each for [`JOIN_TIME`]. The oldest
+//! gives way, of the same peer if that has its share.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use crate::seam::Moment;
 
 /// Packets that wait for their other half.
 pub(super) const JOINS_MAX: usize = 64;
+/// Of one peer.
+pub(super) const JOINS_PER_PEER_MAX: usize = 8;
 /// How long one waits.
 pub(super) const JOIN_TIME: Duration = Duration::from_secs(2);
 /// Longest half that is kept, in bytes: half of the longest inner packet.
@@ -77,6 +80,11 @@ impl Joiner {
         joined
     }
 
+    /// Gives up all halves of a peer, whose sessions have ended.
+    pub(super) fn forget(&mut self, peer: u32) {
+        while self.give_up_oldest_of(peer) {}
+    }
+
     /// Halves given up since the start: their other half did not come in time, or there were too many.
     pub(super) fn lost(&self) -> u64 {
         self.lost
@@ -92,7 +100,10 @@ impl Joiner {
         if half.bytes.len() > HALF_BYTES_MAX {
             return Joined::Refused;
         }
-        if self.waiting.len() == JOINS_MAX {
+        let of_peer = self.waiting.iter().filter(|waiting| waiting.peer == peer).count();
+        if of_peer >= JOINS_PER_PEER_MAX {
+            self.give_up_oldest_of(peer);
+        } else if self.waiting.len() == JOINS_MAX {
             self.give_up_oldest();
         }
         let mut bytes = self.spare.pop().unwrap_or_default();
@@ -114,6 +125,14 @@ impl Joiner {
             self.lost += 1;
             self.recycle(oldest);
         }
+    }
+
+    fn give_up_oldest_of(&mut self, peer: u32) -> bool {
+        let oldest = self.waiting.iter().position(|waiting| waiting.peer == peer);
+        let Some(oldest) = oldest.and_then(|at| self.waiting.remove(at)) else { return false };
+        self.lost += 1;
+        self.recycle(oldest);
+        true
     }
 
     fn recycle(&mut self, waiting: Waiting) {

@@ -58,11 +58,6 @@ pub(super) fn job_id(index: u32) -> u64 {
     u64::from(index)
 }
 
-/// Our Hello.
-pub(super) fn hello() -> Vec<u8> {
-    Message::Hello { ciphers: CipherSet::fast().bits(), features: 0 }.to_vec()
-}
-
 /// The cipher that a Welcome names, if it is one that we offered.
 pub(super) fn chosen(welcome: &[u8]) -> Option<Cipher> {
     match Message::decode(welcome) {
@@ -73,15 +68,27 @@ pub(super) fn chosen(welcome: &[u8]) -> Option<Cipher> {
     }
 }
 
+/// How a handshake step that came to nothing is counted.
+pub(super) fn failure(error: HandshakeError) -> DropReason {
+    if error == HandshakeError::Overloaded { DropReason::Busy } else { DropReason::HandshakeFailed }
+}
+
 impl Gateway {
+    /// The Hello of our next handshake.
+    pub(super) fn next_hello(&mut self) -> Vec<u8> {
+        self.hello_number += 1;
+        let (boot, number) = (self.boot, self.hello_number);
+        Message::Hello { ciphers: CipherSet::fast().bits(), features: 0, boot, number }.to_vec()
+    }
+
     /// Begins a handshake with a peer whose record is known.
     pub(super) fn ask(&mut self, now: Moment, id: u32) {
         if !self.has_room_for_job() {
             return;
         }
         let Some(index) = self.indexes.allocate(Owner::Asking(id), &mut self.rng) else { return };
-        let seed = self.random_seed();
-        let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, seed);
+        let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, self.rng.secret());
+        let hello = self.next_hello();
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.asking = Some(Asking {
             index,
@@ -90,7 +97,7 @@ impl Gateway {
             attempt: 0,
             next_at: now + RETRANSMIT_MOST,
         });
-        self.jobs.push_back(Job::initiator_start(job_id(index), params, hello()));
+        self.jobs.push_back(Job::initiator_start(job_id(index), params, hello));
     }
 
     /// Ends a handshake of ours. Its session, if it came to be, stays.
@@ -133,6 +140,9 @@ impl Gateway {
         let identity = Message::Identity { ip4: self.network.ip4(), boot: self.boot }.to_padded_vec();
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
         let expected = *peer.key().ok_or(DropReason::UnknownHandshake)?;
+        if peer.slot() != Some(response.route.source) {
+            return Err(DropReason::WrongEndpoint);
+        }
         let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
         if !matches!(asking.stage, AskingStage::Waiting { .. }) {
             return Err(DropReason::Duplicate);
@@ -157,7 +167,7 @@ impl Gateway {
             }
             Outcome::InitiatorFinished(finished) => self.asked(now, id, finished),
             Outcome::Failed { error, initiator, .. } => {
-                self.drops.count(DropReason::HandshakeFailed);
+                self.drops.count(failure(error));
                 if let AskingStage::Finishing { noise, .. } = &mut asking.stage
                     && let Some(initiator) = initiator
                 {
@@ -193,9 +203,11 @@ impl Gateway {
         let (AskingStage::Finishing { remote_index, .. }, Some(cipher)) = (&asking.stage, chosen(&finished.welcome))
         else {
             self.drops.count(DropReason::HandshakeFailed);
+            peer.ask_at = Some(now + FAILURE_TIME);
             self.stop_asking(id);
             return;
         };
+        peer.yielded = false;
         let (index, remote_index) = (asking.index, *remote_index);
         asking.stage = AskingStage::Confirming { noise: finished.noise, remote_index };
         asking.attempt = 0;

@@ -12,13 +12,19 @@ use crate::drops::DropReason;
 use crate::seam::Moment;
 
 impl Gateway {
+    /// Whether we can talk to the holder of an address: it is another one of our network.
+    pub(super) fn can_be_peer(&self, ip4: Ipv4Addr) -> bool {
+        ip4 != self.network.ip4() && self.network.is_host(ip4)
+    }
+
     /// The transfer vouches for a peer.
     pub(super) fn found(&mut self, now: Moment, record: PeerRecord) {
-        if record.ip4 == self.network.ip4() || !self.network.is_host(record.ip4) {
+        if !self.can_be_peer(record.ip4) {
             return;
         }
         let Some(id) = self.peers.find_or_add(record.ip4, now) else {
             self.drops.count(DropReason::TooManyPeers);
+            self.nobody_at(now, record.slot);
             return;
         };
         let old = self.peers.get(id).and_then(|peer| peer.record.as_ref());
@@ -33,6 +39,7 @@ impl Gateway {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if other_key {
             peer.keyring = None;
+            peer.hello = None;
         }
         if peer.transfer_epoch != epoch {
             // While the transfer was away nobody could answer.
@@ -55,10 +62,12 @@ impl Gateway {
 
     /// Nobody holds the address or slot that was asked for.
     pub(super) fn not_found(&mut self, now: Moment, request: u32, target: Target) {
-        let Target::Address(ip4) = target else {
-            // A handshake from a slot that is gone again: it ends by itself.
-            return;
-        };
+        if let Target::Slot(slot) = target
+            && self.callers.asked(slot, request)
+        {
+            self.nobody_at(now, slot);
+        }
+        let Target::Address(ip4) = target else { return };
         let Some(id) = self.peers.find(ip4) else { return };
         let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.lookup.is_none_or(|lookup| lookup.request != request) {

@@ -7,7 +7,7 @@
 //! 2. `outside.rs`: a train from the network is opened in place, and inner packets are delivered;
 //! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `told.rs` and
 //!    `learn.rs`: what it says of us and of peers;
-//! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them;
+//! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
 //! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each.
 //!
 //! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
@@ -15,6 +15,7 @@
 
 mod addresses;
 mod answers;
+mod callers;
 mod control;
 mod events;
 mod halves;
@@ -39,8 +40,8 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mesh_wire::message::{CloseReason, Message};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha12Rng;
+use rand::Rng;
+use zeroize::Zeroize;
 
 pub use self::addresses::Sockets;
 pub use self::events::Event;
@@ -48,6 +49,7 @@ pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathKind};
 pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
 
 use self::answers::Answers;
+use self::callers::Callers;
 use self::indexes::{Indexes, Owner};
 use self::peers::Peers;
 use self::relay::Relay;
@@ -58,15 +60,17 @@ use crate::session::PublicKey;
 use crate::session::handshake::StaticKey;
 use crate::session::jobs::{Done, Job};
 use crate::session::mac::CookieJar;
+use crate::session::random::Generator;
 use crate::session::token::NamespaceKeys;
 
 /// Messages of its own making that wait to be sent, at most.
 const OUTBOX_MAX: usize = 8192;
 /// Handshake steps that wait to be run, at most.
 const JOBS_MAX: usize = 512;
+/// Of these, what handshakes that others begin leave to our own.
+const JOBS_OURS: usize = 128;
 
 /// What a gateway is made from.
-#[derive(Debug)]
 pub struct GatewayConfig {
     /// Its virtual address.
     pub ip4: Ipv4Addr,
@@ -88,6 +92,13 @@ pub struct GatewayConfig {
     pub pinned_transfer_key: Option<PublicKey>,
     /// 32 bytes of fresh randomness.
     pub seed: [u8; 32],
+}
+
+/// Shows no secret.
+impl std::fmt::Debug for GatewayConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GatewayConfig").field("ip4", &self.ip4).field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Something to be sent or delivered at the next [`Node::poll_transmit`].
@@ -115,14 +126,19 @@ pub struct Gateway {
     name: String,
     sockets: Sockets,
     outer: OuterSize,
-    rng: ChaCha12Rng,
+    rng: Generator,
+    /// Counts our handshakes.
+    hello_number: u64,
     indexes: Indexes,
     peers: Peers,
     relay: Relay,
     answers: Answers,
+    callers: Callers,
     joiner: halves::Joiner,
     complaints: icmp::Complaints,
     lookups: timers::Bucket,
+    /// Lookups that others make us ask.
+    slot_lookups: timers::Bucket,
     cookies: CookieJar,
     drops: Drops,
     events: VecDeque<Event>,
@@ -141,7 +157,7 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// A gateway that knows no transfer yet: its first event is [`Event::ResolveTransfer`].
+    /// A gateway that knows no transfer yet: its first event is [`Event::ResolveTransfer`]. The seed in `config` is wiped.
     ///
     /// # Panics
     /// When the prefix is longer than 32 bits.
@@ -156,12 +172,12 @@ impl Gateway {
             sockets,
             outer_bytes,
             pinned_transfer_key,
-            seed,
+            mut seed,
         } = config;
-        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut rng = Generator::from_seed(seed);
+        seed.zeroize();
         let ula = *keys.ula_prefix().0.octets().first_chunk().expect("an address has 16 bytes");
-        let mut cookie_secret = [0; 32];
-        rng.fill_bytes(&mut cookie_secret);
+        let cookie_secret = rng.secret();
         let hash_seeds = std::array::from_fn(|_| rng.next_u64());
         let mut gateway = Self {
             network: ip::Network::new(ip4, prefix, ula),
@@ -175,10 +191,12 @@ impl Gateway {
             peers: Peers::new(hash_seeds),
             relay: Relay::new(now, pinned_transfer_key),
             answers: Answers::default(),
+            callers: Callers::default(),
             joiner: halves::Joiner::default(),
             complaints: icmp::Complaints::new(now),
             lookups: timers::Bucket::new(now, peers::LOOKUPS_PER_SECOND, peers::LOOKUPS_BURST),
-            cookies: CookieJar::new(cookie_secret, now),
+            slot_lookups: timers::Bucket::new(now, peers::SLOT_LOOKUPS_PER_SECOND, peers::SLOT_LOOKUPS_BURST),
+            cookies: CookieJar::new(*cookie_secret, now),
             drops: Drops::default(),
             events: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -187,6 +205,7 @@ impl Gateway {
             held: VecDeque::new(),
             stopped: false,
             rng,
+            hello_number: 0,
         };
         gateway.tell(Event::ResolveTransfer);
         gateway
@@ -244,14 +263,14 @@ impl Gateway {
         }
     }
 
-    fn random_seed(&mut self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        self.rng.fill_bytes(&mut seed);
-        seed
-    }
-
+    /// Whether one more step of a handshake that we began can be run.
     fn has_room_for_job(&self) -> bool {
         self.jobs.len() < JOBS_MAX
+    }
+
+    /// Whether one more step of a handshake that a peer began can be run.
+    fn has_room_for_answer(&self) -> bool {
+        self.jobs.len() < JOBS_MAX - JOBS_OURS
     }
 
     /// Seals one waiting packet or opens one held frame into the slab.

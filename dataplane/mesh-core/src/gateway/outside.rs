@@ -19,7 +19,6 @@ use mesh_wire::handshake::{self as wire, Final, Init, Response};
 use mesh_wire::notice::{ErrorReply, RegisterAgain};
 use mesh_wire::route::Route;
 use mesh_wire::sealed::{HEADER_BYTES, SealedHeader, flags};
-use rand::Rng;
 
 use super::halves::Joined;
 use super::indexes::Owner;
@@ -260,18 +259,13 @@ impl Gateway {
         }
         // A stranger, or a peer on a direct path: the address has to be proven first.
         let rng = &mut self.rng;
-        self.cookies.refresh(now, || {
-            let mut secret = [0; 32];
-            rng.fill_bytes(&mut secret);
-            secret
-        });
+        self.cookies.refresh(now, || *rng.secret());
         let endpoint = mac::endpoint_bytes(from);
         if self.cookies.verify(&endpoint, Init::mac2_input(datagram), &init.mac2) {
             // It is: but the only paths that are taken are relayed ones.
             return Err(DropReason::UnknownEndpoint);
         }
-        let mut nonce = [0; 12];
-        self.rng.fill_bytes(&mut nonce);
+        let nonce = self.rng.bytes();
         let sealed = self.cookies.cookie(&endpoint).seal(&self.keys, nonce, &init.mac1);
         let reply = CookieReply { route: Route::DIRECT, receiver_index: init.sender_index, nonce, sealed };
         self.push(Outgoing::Send { bytes: reply.emit().to_vec(), to: *from });
@@ -304,11 +298,9 @@ impl Gateway {
         }
         self.relay.check_source(from)?;
         match (self.indexes.owner(last.receiver_index), last.kind) {
-            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => {
-                self.handle_final(place, last.receiver_index, last.noise)
-            }
+            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => self.handle_final(place, &last),
             (Some(Owner::Session(id)), wire::Kind::GatewayToGateway) => {
-                self.handle_final_again(now, id, last.receiver_index, datagram.len())
+                self.handle_final_again(now, id, &last, datagram.len())
             }
             _ => Err(DropReason::UnknownHandshake),
         }

@@ -23,9 +23,13 @@ pub(super) const QUEUED_PACKETS_MAX: usize = 1024;
 pub(super) const QUEUE_TIME: Duration = Duration::from_secs(5);
 /// How long it is remembered that nobody holds an address.
 pub(super) const ABSENT_TIME: Duration = Duration::from_secs(2);
-/// Lookups each second, and at once: a thousand peers are found within two seconds.
-pub(super) const LOOKUPS_PER_SECOND: u32 = 500;
-pub(super) const LOOKUPS_BURST: u32 = 256;
+/// Lookups each second, and at once: a thousand peers are found within three seconds. With those below it is less than the
+/// transfer lets one member ask, which has to do for everything.
+pub(super) const LOOKUPS_PER_SECOND: u32 = 140;
+pub(super) const LOOKUPS_BURST: u32 = 640;
+/// The same, to learn who is at a slot that a handshake came from.
+pub(super) const SLOT_LOOKUPS_PER_SECOND: u32 = 40;
+pub(super) const SLOT_LOOKUPS_BURST: u32 = 256;
 /// A lookup subscribes for 300 s; it is renewed before that.
 pub(super) const LOOKUP_RENEWED: Duration = Duration::from_secs(240);
 /// After the transfer was restarted, or a session died, a peer that it does not know may still be on its way back.
@@ -90,6 +94,10 @@ pub(super) struct Peer {
     pub(super) asking: Option<Asking>,
     /// When our next handshake may begin: after a failure, or while the peer's own is under way.
     pub(super) ask_at: Option<Moment>,
+    /// We gave way to a handshake of the peer's that has not come to an end. Not twice: it may be a recording.
+    pub(super) yielded: bool,
+    /// The newest handshake of the peer's that came to an end: the peer's start, and its number there. Older ones are recordings.
+    pub(super) hello: Option<(u64, u64)>,
     pub(super) queue: VecDeque<Queued>,
     pub(super) traffic: Traffic,
     /// Last inner packet in either direction.
@@ -123,6 +131,8 @@ impl Peer {
             keyring: None,
             asking: None,
             ask_at: None,
+            yielded: false,
+            hello: None,
             queue: VecDeque::new(),
             traffic: Traffic::default(),
             used_at: now,
@@ -144,6 +154,11 @@ impl Peer {
     /// The key that is vouched for.
     pub(super) fn key(&self) -> Option<&PublicKey> {
         self.record.as_ref().map(|record| &record.key)
+    }
+
+    /// Whether a handshake of this start and number is older than one that came to an end.
+    pub(super) fn is_outdated(&self, boot: u64, number: u64) -> bool {
+        self.hello.is_some_and(|(newest_boot, newest)| newest_boot == boot && number <= newest)
     }
 
     /// Whether packets can be sealed for it.

@@ -6,10 +6,10 @@ use mesh_wire::cookie::CookieReply;
 use mesh_wire::handshake::{self as wire, Final, Init, Response};
 use mesh_wire::route::{Destination, Route, Slot};
 
-use super::handshake::{RETRANSMIT_FIRST, RETRANSMIT_MOST, chosen, hello, job_id};
+use super::handshake::{RETRANSMIT_FIRST, RETRANSMIT_MOST, chosen, failure, job_id};
 use super::indexes::Owner;
 use super::outside::is_from;
-use super::relay::Control;
+use super::relay::{Control, REGISTER_INTERVAL};
 use super::timers::backoff;
 use super::{Event, Gateway, Outgoing};
 use crate::drops::DropReason;
@@ -103,9 +103,9 @@ impl Gateway {
             return;
         }
         let Some(index) = self.indexes.allocate(Owner::Registering, &mut self.rng) else { return };
-        let seed = self.random_seed();
-        let params = Params::new(Kind::GatewayToTransfer, &self.keys, &self.static_key, seed);
-        self.jobs.push_back(Job::initiator_start(job_id(index), params, hello()));
+        let params = Params::new(Kind::GatewayToTransfer, &self.keys, &self.static_key, self.rng.secret());
+        let hello = self.next_hello();
+        self.jobs.push_back(Job::initiator_start(job_id(index), params, hello));
         let next_at = now + RETRANSMIT_MOST;
         self.relay.attempt = Some(Attempt { index, stage: AttemptStage::Starting, since: now, tries: 0, next_at });
     }
@@ -126,7 +126,11 @@ impl Gateway {
         self.indexes.hand_over(index, Owner::Control);
         self.relay.pinned.get_or_insert(key);
         self.relay.attempt_at = None;
-        if let Some(old) = self.relay.control.replace(Control { index, established: *established, endpoint }) {
+        // What adopts it may be any word under its keys. Until the registration is answered it is asked for.
+        self.relay.register_at = Some(now + REGISTER_INTERVAL);
+        self.relay.registers_unanswered = 0;
+        let control = Control { index, established: *established, endpoint, decided: 0, counted: 0 };
+        if let Some(old) = self.relay.control.replace(control) {
             self.indexes.release(old.index);
         }
     }
@@ -236,7 +240,7 @@ impl Gateway {
             }
             Outcome::InitiatorFinished(finished) => self.transfer_answered(now, finished),
             Outcome::Failed { error, initiator, .. } => {
-                self.drops.count(DropReason::HandshakeFailed);
+                self.drops.count(failure(error));
                 if let AttemptStage::Finishing { noise, .. } = &mut attempt.stage
                     && let Some(initiator) = initiator
                 {
@@ -261,6 +265,7 @@ impl Gateway {
         else {
             self.drops.count(DropReason::HandshakeFailed);
             self.drop_attempt();
+            self.relay.attempt_at = Some(now + INIT_INTERVAL);
             return;
         };
         let established = Established::new(attempt.index, *remote_index, true, &finished.split.keys(cipher), now);

@@ -42,6 +42,8 @@ const MISSES: u32 = 3;
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence that is told.
 const SILENCE_TOLD: Duration = Duration::from_secs(5);
+/// Registrations on one session without an answer before a new handshake: the transfer has forgotten the session.
+const REGISTERS_UNANSWERED: u32 = 3;
 /// Between two registrations on one session.
 pub(super) const REGISTER_INTERVAL: Duration = Duration::from_secs(1);
 /// Age at which the session gets new keys.
@@ -53,6 +55,10 @@ pub(super) struct Control {
     pub(super) index: u32,
     pub(super) established: Established,
     pub(super) endpoint: Endpoint,
+    /// One more than the counter of the newest word on whether the address is ours: older ones are outdated.
+    pub(super) decided: u64,
+    /// One more than the counter of the newest word on how many changes there were.
+    pub(super) counted: u64,
 }
 
 /// What the transfer granted.
@@ -96,6 +102,8 @@ pub(super) struct Relay {
     /// The last refusal that was told.
     pub(super) refused: Option<RefusedReason>,
     pub(super) register_at: Option<Moment>,
+    /// Registrations since the last answer to one.
+    pub(super) registers_unanswered: u32,
     /// Our slot, also while the registration is doubtful; none before the first, and after a refusal.
     pub(super) slot: Option<Slot>,
     pub(super) boot: Option<u64>,
@@ -127,6 +135,7 @@ impl Relay {
             ever: false,
             refused: None,
             register_at: None,
+            registers_unanswered: 0,
             slot: None,
             boot: None,
             epoch: 1,
@@ -240,13 +249,17 @@ impl Relay {
         })
     }
 
+    /// When the session gets new keys. A handshake that failed is repeated in its own time.
+    fn rekey_at(&self) -> Option<Moment> {
+        let control = self.control.as_ref().filter(|_| self.attempt.is_none() && self.attempt_at.is_none())?;
+        Some(control.established.created() + REKEY_AFTER)
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Moment> {
         let attempt = self.attempt.as_ref().map(|attempt| attempt.next_at);
         let begin = if self.attempt.is_none() { self.attempt_at } else { None };
-        let rekey = self.control.as_ref().filter(|_| self.attempt.is_none());
-        let rekey = rekey.map(|control| control.established.created() + REKEY_AFTER);
         let told = if self.silence_told { None } else { self.silent_since.map(|since| since + SILENCE_TOLD) };
-        [attempt, begin, self.register_at, self.keepalive_at(), rekey, told].into_iter().flatten().min()
+        [attempt, begin, self.register_at, self.keepalive_at(), self.rekey_at(), told].into_iter().flatten().min()
     }
 }
 
@@ -278,14 +291,9 @@ impl Gateway {
             self.keepalive_due(now);
         }
         if self.relay.register_at.is_some_and(|at| at <= now) {
-            self.relay.register_at = Some(now + REGISTER_INTERVAL);
-            let register = self.register_message();
-            self.send_to_transfer(now, &register);
+            self.register_due(now);
         }
-        let control = self.relay.control.as_ref();
-        if self.relay.attempt.is_none()
-            && control.is_some_and(|control| now.since(control.established.created()) >= REKEY_AFTER)
-        {
+        if self.relay.rekey_at().is_some_and(|at| at <= now) {
             self.begin_attempt(now);
         }
         if !self.relay.silence_told && self.relay.silent_since.is_some_and(|since| now.since(since) >= SILENCE_TOLD) {
@@ -293,6 +301,22 @@ impl Gateway {
             let tried = self.relay.addresses.clone();
             self.tell(Event::TransferSilent { tried });
         }
+    }
+
+    /// Asks for the address once more, on the session there is; on a new one when that is not answered.
+    fn register_due(&mut self, now: Moment) {
+        self.relay.register_at = Some(now + REGISTER_INTERVAL);
+        if self.relay.attempt.is_some() {
+            return;
+        }
+        if self.relay.registers_unanswered >= REGISTERS_UNANSWERED {
+            self.relay.registers_unanswered = 0;
+            self.begin_attempt(now);
+            return;
+        }
+        self.relay.registers_unanswered += 1;
+        let register = self.register_message();
+        self.send_to_transfer(now, &register);
     }
 
     fn keepalive_due(&mut self, now: Moment) {
@@ -320,14 +344,22 @@ impl Gateway {
         self.send_to_transfer(now, &keepalive);
     }
 
-    /// A hint that the transfer could not place a frame of ours. It costs one keepalive a second, and nothing else.
+    /// A hint that the transfer could not place a frame of ours. It costs one keepalive a second; without a registration, where a
+    /// request for one is unanswered, one handshake.
     pub(super) fn handle_register_again(&mut self, now: Moment, _notice: &RegisterAgain) {
         let in_use = self.relay.in_use(now);
         let keepalives = &mut self.relay.keepalives;
-        if now < keepalives.hint_after || self.relay.registration.is_none() || self.relay.attempt.is_some() {
+        if now < keepalives.hint_after || self.relay.attempt.is_some() {
             return;
         }
         keepalives.hint_after = now + HINT_INTERVAL;
+        if self.relay.registration.is_none() {
+            if self.relay.registers_unanswered > 0 && self.relay.attempt_at.is_none() {
+                self.relay.registers_unanswered = 0;
+                self.begin_attempt(now);
+            }
+            return;
+        }
         keepalives.hinted = in_use || keepalives.hinted;
         if keepalives.sent_at.is_none() {
             self.send_keepalive(now);

@@ -1,9 +1,12 @@
 //! What the gateway does, shown by gateways and a real transfer in one process, and piece by piece.
 
 mod hostile;
+mod hostile_peer;
 mod lifecycle;
 mod order;
 mod packets;
 mod pieces;
+mod recordings;
+mod registering;
 mod sessions;
 mod world;

@@ -44,24 +44,34 @@ impl Gateway {
             self.adopt_attempt(now);
         }
         self.relay.heard(now);
-        self.handle_transfer_message(now, message)
+        self.handle_transfer_message(now, counter, message)
     }
 
-    fn handle_transfer_message(&mut self, now: Moment, message: Message) -> Result<(), DropReason> {
+    fn handle_transfer_message(&mut self, now: Moment, counter: u64, message: Message) -> Result<(), DropReason> {
         match message {
             Message::Registered { slot, observed, boot, change, ticket, .. } => {
+                self.check_decided(counter)?;
                 self.relay.ticket = ticket;
+                // Changes of this registration that overtook its first word were numbered from there.
+                let change = if self.check_counted(counter) { change } else { self.relay.change };
                 self.registered(now, slot, observed, boot, change);
             }
-            Message::Refused { reason, .. } => self.registration_refused(now, reason),
+            Message::Refused { reason, .. } => {
+                self.check_decided(counter)?;
+                self.registration_refused(now, reason);
+            }
             Message::KeepaliveAck { seq, observed, boot, change } => {
+                let change = if self.check_counted(counter) { change } else { self.relay.change };
                 self.keepalive_answered(now, seq, observed, boot, change);
             }
             Message::Probe { seq } => self.send_to_transfer(now, &Message::ProbeReply { seq }),
-            Message::Found { peer, change, .. } => {
+            Message::Found { request, peer, change } => {
                 if self.peers.has_changed_since(peer.ip4, change) {
                     // A change overtook it.
                     return Err(DropReason::Outdated);
+                }
+                if self.callers.asked(peer.slot, request) && !self.can_be_peer(peer.ip4) {
+                    self.nobody_at(now, peer.slot);
                 }
                 self.found(now, peer);
             }
@@ -72,6 +82,7 @@ impl Gateway {
                 if ahead == 0 || ahead > u32::MAX / 2 {
                     return Err(DropReason::Duplicate);
                 }
+                self.check_counted(counter);
                 self.relay.change = number;
                 if ahead > 1 {
                     self.refresh_peers(now);
@@ -90,6 +101,26 @@ impl Gateway {
             | Message::Close { .. } => return Err(DropReason::UnknownMessage),
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// [`DropReason::Outdated`] when a newer word on whether the address is ours was heard on this session.
+    fn check_decided(&mut self, counter: u64) -> Result<(), DropReason> {
+        let control = self.relay.control.as_mut().ok_or(DropReason::UnknownSession)?;
+        if counter < control.decided {
+            return Err(DropReason::Outdated);
+        }
+        control.decided = counter + 1;
+        self.relay.registers_unanswered = 0;
+        Ok(())
+    }
+
+    /// Whether no newer word on the number of changes was heard on this session.
+    fn check_counted(&mut self, counter: u64) -> bool {
+        let Some(control) = &mut self.relay.control else { return false };
+        let newest = counter >= control.counted;
+        control.counted = control.counted.max(counter + 1);
+        newest
     }
 
     fn registered(&mut self, now: Moment, slot: Slot, observed: SocketAddr, boot: u64, change: u32) {

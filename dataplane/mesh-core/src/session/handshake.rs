@@ -7,6 +7,7 @@
 mod resolver;
 
 use snow::HandshakeState;
+use snow::resolvers::CryptoResolver;
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
@@ -58,6 +59,13 @@ impl Kind {
             _ => None,
         }
     }
+
+    fn psk(self, keys: &NamespaceKeys) -> &[u8; 32] {
+        match self {
+            Self::GatewayToTransfer => keys.psk_transfer(),
+            Self::GatewayToGateway => keys.psk_gateway(),
+        }
+    }
 }
 
 /// Why a handshake came to nothing.
@@ -73,6 +81,8 @@ pub enum HandshakeError {
     NoCommonCipher,
     /// A payload of ours is longer than its message has room for.
     PayloadTooLong,
+    /// No thread had time for it: the step was not run.
+    Overloaded,
 }
 
 impl std::fmt::Display for HandshakeError {
@@ -83,6 +93,7 @@ impl std::fmt::Display for HandshakeError {
             Self::WeakKey => "the other side sent a key of low order",
             Self::NoCommonCipher => "no cipher in common",
             Self::PayloadTooLong => "handshake payload too long",
+            Self::Overloaded => "too many handshakes at once",
         })
     }
 }
@@ -142,34 +153,53 @@ impl Params {
     /// A handshake of `kind` in the namespace of `keys`, by the identity `local`.
     ///
     /// `seed` is 32 bytes of fresh randomness: the ephemeral key follows from it, so the same seed must never serve twice.
-    pub fn new(kind: Kind, keys: &NamespaceKeys, local: &StaticKey, seed: [u8; 32]) -> Self {
-        let psk = match kind {
-            Kind::GatewayToTransfer => keys.psk_transfer(),
-            Kind::GatewayToGateway => keys.psk_gateway(),
-        };
+    pub fn new(kind: Kind, keys: &NamespaceKeys, local: &StaticKey, seed: impl Into<Zeroizing<[u8; 32]>>) -> Self {
         Self {
             kind,
             namespace: keys.namespace(),
-            psk: Zeroizing::new(*psk),
+            psk: Zeroizing::new(*kind.psk(keys)),
             local: local.clone(),
-            seed: Zeroizing::new(seed),
+            seed: seed.into(),
         }
     }
 
     fn state(&self, initiator: bool) -> Wiped<HandshakeState> {
-        let mut prologue = [0; PROLOGUE.len() + 3];
-        prologue[..PROLOGUE.len()].copy_from_slice(PROLOGUE);
-        prologue[PROLOGUE.len()] = self.kind.to_byte();
-        prologue[PROLOGUE.len() + 1..].copy_from_slice(&self.namespace.to_be_bytes());
-        let pattern = PATTERN.parse().expect("the pattern is one that snow knows");
-        let builder = snow::Builder::with_resolver(pattern, Box::new(resolver::Resolver::new(&self.seed)))
-            .local_private_key(self.local.secret.as_slice())
-            .and_then(|builder| builder.psk(0, &self.psk))
-            .and_then(|builder| builder.prologue(&prologue))
-            .expect("each is set once");
-        let state = if initiator { builder.build_initiator() } else { builder.build_responder() };
-        Wiped::new(state.expect("key, pre-shared key and resolver are all there"))
+        let resolver = Box::new(resolver::Resolver::new(&self.seed));
+        state(self.kind, self.namespace, &self.psk, &self.local.secret, resolver, initiator)
     }
+}
+
+fn state(
+    kind: Kind,
+    namespace: u16,
+    psk: &[u8; 32],
+    local: &[u8; 32],
+    resolver: Box<dyn CryptoResolver + Send>,
+    initiator: bool,
+) -> Wiped<HandshakeState> {
+    let mut prologue = [0; PROLOGUE.len() + 3];
+    prologue[..PROLOGUE.len()].copy_from_slice(PROLOGUE);
+    prologue[PROLOGUE.len()] = kind.to_byte();
+    prologue[PROLOGUE.len() + 1..].copy_from_slice(&namespace.to_be_bytes());
+    let pattern = PATTERN.parse().expect("the pattern is one that snow knows");
+    let builder = snow::Builder::with_resolver(pattern, resolver)
+        .local_private_key(local)
+        .and_then(|builder| builder.psk(0, psk))
+        .and_then(|builder| builder.prologue(&prologue))
+        .expect("each is set once");
+    let state = if initiator { builder.build_initiator() } else { builder.build_responder() };
+    Wiped::new(state.expect("key, pre-shared key and resolver are all there"))
+}
+
+/// Reads the payload of message 1, `noise`, and nothing else: some microseconds, as no point is multiplied. So far it needs no
+/// more than the pre-shared key; and it is proven no further: whoever has that key can have written it, or have kept an old one.
+///
+/// # Errors
+/// [`HandshakeError::BadMessage`] when it was made with another key, or changed.
+pub fn read_hello(kind: Kind, keys: &NamespaceKeys, noise: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+    let resolver = Box::new(resolver::WithoutCurve);
+    let mut state = state(kind, keys.namespace(), kind.psk(keys), &[0; 32], resolver, false);
+    read(&mut state, noise)
 }
 
 /// The two secrets of a finished handshake. Wiped when dropped.

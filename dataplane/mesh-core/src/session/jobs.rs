@@ -90,6 +90,17 @@ impl Job {
         Self { id, work: Work::ResponderFinish { responder, noise } }
     }
 
+    /// Gives the job up unrun, because no thread has time for it: an outcome that lets the state machine go on at once with what
+    /// it has, instead of waiting for one that never comes.
+    pub fn refuse(self) -> Done {
+        let (initiator, responder) = match self.work {
+            Work::InitiatorStart { .. } | Work::ResponderAnswer { .. } => (None, None),
+            Work::InitiatorFinish { initiator, .. } => (Some(initiator), None),
+            Work::ResponderFinish { responder, .. } => (None, Some(responder)),
+        };
+        Done { id: self.id, outcome: Outcome::Failed { error: HandshakeError::Overloaded, initiator, responder } }
+    }
+
     /// Does the work: up to four multiplications on the curve, some hundred microseconds.
     pub fn run(self) -> Done {
         let failed = |error| Outcome::Failed { error, initiator: None, responder: None };

@@ -10,6 +10,8 @@
 //! 5. [`replay`]: no packet counts twice;
 //! 6. [`keyring`]: the sessions of one peer, changed without losing a packet.
 //!
+//! `random` gives the secrets of a run, and forgets them.
+//!
 //! Secrets are wiped when they are dropped, and none has a `Debug` that shows it.
 
 /// A `Debug` that shows the name of a type and nothing it holds.
@@ -32,6 +34,7 @@ pub mod mac;
 pub mod replay;
 pub mod token;
 
+pub(crate) mod random;
 mod wipe;
 
 /// A static X25519 public key: who someone is.

@@ -47,8 +47,9 @@ impl Transfer {
         let endpoint = link.endpoint;
         let space = self.spaces.get_mut(from.socket).ok_or(DropReason::UnknownSocket)?;
         let Some(member) = space.member_at_mut(slot) else {
-            // Refused or displaced; it may ask again.
+            // Refused or displaced; it may ask again, for as long as it does.
             if at_home && let Message::Register { request, boot, ip4, name, ticket } = message {
+                self.extend_link(now, index);
                 self.register(now, index, request, boot, ip4, name, &ticket, room);
                 return Ok(());
             }

@@ -2,9 +2,11 @@
 //!
 //! 1. the token's MAC: without it, silence;
 //! 2. repetitions of what is under way are answered from what is there;
-//! 3. the cookie: an address that has not proven itself gets one, and nothing is remembered of it;
-//! 4. a place in a bounded table, for five seconds;
-//! 5. only then the curve, on another thread.
+//! 3. the cookie: an address that has not proven itself gets one, and nothing is remembered of it. Members are no exception: their
+//!    address can be forged as any other;
+//! 4. its number: what is older than a handshake under way is a recording, and displaces nothing;
+//! 5. a place in a bounded table, for five seconds, of which one address has a share;
+//! 6. only then the curve, on another thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,19 +24,27 @@ use super::{Reply, Transfer};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment, SocketId};
 use crate::session::cipher::{Cipher, CipherSet};
-use crate::session::handshake::{Kind as SessionKind, Params, Responder, ResponderAnswered, ResponderFinished};
+use crate::session::handshake::{
+    HandshakeError, Kind as SessionKind, Params, Responder, ResponderAnswered, ResponderFinished, read_hello,
+};
 use crate::session::jobs::{Done, Job, Outcome};
 use crate::session::mac;
+use crate::session::token::NamespaceKeys;
 
 /// How long a handshake may take, and a finished one is remembered.
 pub(super) const HANDSHAKE_LIFE: Duration = Duration::from_secs(5);
 
 /// Handshakes under way with one endpoint: one, and one more when its gateway has started anew.
 const PER_ENDPOINT_MAX: usize = 2;
-/// In one namespace: what its members can do to each other.
+/// In one namespace: what its members can do to each other. One address may have as many as it leaves places: half of them, or
+/// all that a crowd behind one NAT needs while nobody else comes.
 pub(super) const PER_NAMESPACE_MAX: usize = 1024;
 /// In all. A handshake is about 2 KiB.
 const HANDSHAKES_MAX: usize = 4096;
+/// Finished ones that are remembered, so that a repeated final is answered again.
+const FINISHED_MAX: usize = 16_384;
+/// A handshake this old may give way to another start of its gateway.
+const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 /// Jobs not yet fetched.
 const JOBS_MAX: usize = HANDSHAKES_MAX;
 /// False finals that are read before a handshake is given up.
@@ -50,13 +60,32 @@ const FEATURES: u32 = 0;
 pub(super) struct Handshakes {
     by_index: BTreeMap<u32, Handshake>,
     by_endpoint: BTreeSet<([u8; 20], u32)>,
+    /// Those that are not finished.
+    pending: usize,
+    /// The same by source, in each namespace and in all.
+    by_source: BTreeMap<(Option<SocketId>, Source), usize>,
     /// Counts the jobs: the low half of their ids.
     jobs: u32,
+}
+
+/// Whoever shares it may be one: an IPv4 address, or the /64 of an IPv6 address, which one host has to itself.
+type Source = [u8; 16];
+
+fn source(endpoint: &Endpoint) -> Source {
+    let mut source = *mac::endpoint_bytes(endpoint)[2..].first_chunk().expect("the address is within");
+    if endpoint.remote.ip().to_canonical().is_ipv6() {
+        source[8..].fill(0);
+    }
+    source
 }
 
 #[derive(Debug)]
 struct Handshake {
     endpoint: Endpoint,
+    /// Random number of the gateway's start.
+    boot: u64,
+    /// Which handshake of that start.
+    number: u64,
     /// The initiator's index.
     peer_index: u32,
     /// Tells a repetition of the init.
@@ -99,6 +128,34 @@ impl Handshakes {
         indexes
     }
 
+    /// Whether one more with an endpoint may begin, where `in_namespace` are under way.
+    fn has_room(&self, endpoint: &Endpoint, in_namespace: usize) -> bool {
+        let source = source(endpoint);
+        let of_source = |socket| self.by_source.get(&(socket, source)).copied().unwrap_or(0);
+        let (left_here, left) = (PER_NAMESPACE_MAX - in_namespace, HANDSHAKES_MAX - self.pending);
+        of_source(Some(endpoint.socket)) < left_here && of_source(None) < left
+    }
+
+    fn count_pending(&mut self, endpoint: &Endpoint) {
+        self.pending += 1;
+        for socket in [Some(endpoint.socket), None] {
+            *self.by_source.entry((socket, source(endpoint))).or_default() += 1;
+        }
+    }
+
+    fn uncount_pending(&mut self, endpoint: &Endpoint) {
+        self.pending -= 1;
+        for socket in [Some(endpoint.socket), None] {
+            let key = (socket, source(endpoint));
+            if let Some(count) = self.by_source.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_source.remove(&key);
+                }
+            }
+        }
+    }
+
     fn next_job(&mut self, index: u32) -> u64 {
         self.jobs = self.jobs.wrapping_add(1);
         u64::from(index) << 32 | u64::from(self.jobs)
@@ -107,12 +164,21 @@ impl Handshakes {
 
 /// Chooses a cipher for a Hello and makes the Welcome.
 fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
-    let Ok(Some(Message::Hello { ciphers, features })) = Message::decode(hello) else {
+    let Ok(Some(Message::Hello { ciphers, features, .. })) = Message::decode(hello) else {
         return None;
     };
     let cipher = ours.choose(CipherSet::from_bits(ciphers))?;
     let welcome = Message::Welcome { cipher: cipher.bit(), features: features & FEATURES };
     Some((welcome.to_vec(), cipher))
+}
+
+/// Which handshake an init begins: the start of its gateway, and the number within that.
+fn numbered(keys: &NamespaceKeys, noise: &[u8]) -> Option<(u64, u64)> {
+    let hello = read_hello(SessionKind::GatewayToTransfer, keys, noise).ok()?;
+    match Message::decode(&hello) {
+        Ok(Some(Message::Hello { boot, number, .. })) => Some((boot, number)),
+        _ => None,
+    }
 }
 
 impl Transfer {
@@ -145,12 +211,11 @@ impl Transfer {
             };
         }
 
-        let registered_there = space.slots.get(init.route.source).is_some_and(|(_, at)| at.remote == from.remote);
         let bytes = mac::endpoint_bytes(&from);
         let rng = &mut self.rng;
-        self.cookies.refresh(now, || super::random(rng));
-        if !registered_there && !self.cookies.verify(&bytes, Init::mac2_input(datagram), &init.mac2) {
-            let nonce = super::random(&mut self.rng);
+        self.cookies.refresh(now, || *rng.secret());
+        if !self.cookies.verify(&bytes, Init::mac2_input(datagram), &init.mac2) {
+            let nonce = self.rng.bytes();
             let sealed = self.cookies.cookie(&bytes).seal(&space.keys, nonce, &init.mac1);
             let cookie = CookieReply { route: Route::DIRECT, receiver_index: init.sender_index, nonce, sealed };
             reply.send(from, &cookie.emit())?;
@@ -159,19 +224,28 @@ impl Transfer {
         }
 
         let keys = space.keys.clone();
+        let (boot, number) = numbered(&keys, init.noise).ok_or(DropReason::HandshakeFailed)?;
+        let present = |index: &u32| self.handshakes.by_index.get(index);
+        if under_way.iter().filter_map(present).any(|other| other.boot == boot && other.number > number) {
+            return Err(DropReason::Outdated);
+        }
         if under_way.len() >= PER_ENDPOINT_MAX {
             // What the other thread is working on stays: replacing it would let one address order any amount of work.
             let replaceable = |index: &&u32| {
-                self.handshakes.by_index.get(index).is_some_and(|handshake| match handshake.state {
+                present(index).is_some_and(|other| match other.state {
                     State::Answering | State::Finishing { .. } => false,
-                    State::Answered { .. } | State::Finished { .. } => true,
+                    State::Answered { .. } => {
+                        let age = HANDSHAKE_LIFE.saturating_sub(other.ends.since(now));
+                        other.boot == boot || age >= GIVES_WAY_AFTER
+                    }
+                    State::Finished { .. } => true,
                 })
             };
             let oldest = *under_way.iter().find(replaceable).ok_or(DropReason::Busy)?;
             self.forget_handshake(oldest);
         }
         let in_namespace = self.spaces.get(from.socket).map_or(0, |space| space.handshakes);
-        if self.handshakes.len() >= HANDSHAKES_MAX || in_namespace >= PER_NAMESPACE_MAX || self.jobs.len() >= JOBS_MAX {
+        if !self.handshakes.has_room(&from, in_namespace) || self.jobs.len() >= JOBS_MAX {
             if self.errors.take(now)
                 && let Some(busy) = ErrorReply::to(ErrorReason::Busy, datagram)
             {
@@ -182,15 +256,18 @@ impl Transfer {
 
         let index = self.new_index();
         let job = self.handshakes.next_job(index);
-        let params = Params::new(SessionKind::GatewayToTransfer, &keys, &self.static_key, super::random(&mut self.rng));
+        let params = Params::new(SessionKind::GatewayToTransfer, &keys, &self.static_key, self.rng.secret());
         self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), CipherSet::fast(), choose));
         let ends = now + HANDSHAKE_LIFE;
         self.timers.set(ends, Timer::Handshake(index));
         self.handshakes.by_endpoint.insert((bytes, index));
+        self.handshakes.count_pending(&from);
         self.handshakes.by_index.insert(
             index,
             Handshake {
                 endpoint: from,
+                boot,
+                number,
                 peer_index: init.sender_index,
                 init_mac1: init.mac1,
                 ends,
@@ -230,6 +307,9 @@ impl Transfer {
                 let (Some(answer), true) = (answer, *final_mac1 == last.mac1 && *repeats < REPEATS_MAX) else {
                     return Err(DropReason::Duplicate);
                 };
+                if answer.len() > datagram.len() {
+                    return Err(DropReason::Unpadded);
+                }
                 *repeats += 1;
                 return reply.send(from, answer);
             }
@@ -270,14 +350,16 @@ impl Transfer {
                 self.queue(endpoint, response);
             }
             Outcome::ResponderFinished(finished) => self.handshake_finished(now, index, &finished),
-            Outcome::Failed { responder, .. } => {
-                self.drops.count(DropReason::HandshakeFailed);
+            Outcome::Failed { error, responder, .. } => {
+                // That no thread had time is not the final's fault: it comes again.
+                let forged = error != HandshakeError::Overloaded;
+                self.drops.count(if forged { DropReason::HandshakeFailed } else { DropReason::Busy });
                 if let State::Finishing { response, .. } = &mut handshake.state
                     && let Some(responder) = responder
                     && handshake.forged < FORGED_MAX
                 {
                     // A forged final: the true one may still come.
-                    handshake.forged += 1;
+                    handshake.forged += u8::from(forged);
                     handshake.state = State::Answered { response: std::mem::take(response), responder };
                 } else {
                     self.forget_handshake(index);
@@ -302,14 +384,19 @@ impl Transfer {
         handshake.ends = now + HANDSHAKE_LIFE;
         self.timers.set(handshake.ends, Timer::Handshake(index));
         handshake.state = State::Finished { final_mac1, answer: None, repeats: 0 };
+        let (endpoint, peer_index) = (handshake.endpoint, handshake.peer_index);
+        self.handshakes.uncount_pending(&endpoint);
+        if let Some(space) = self.spaces.get_mut(endpoint.socket) {
+            space.handshakes -= 1;
+        }
 
-        let ends = now + HANDSHAKE_LIFE;
         let keys = finished.split.keys(finished.cipher);
-        let link = Link::new(finished.remote, handshake.endpoint, handshake.peer_index, keys, ends);
-        self.links.insert(index, link);
-        self.timers.set(ends, Timer::Link(index));
+        self.add_link(now, index, Link::new(finished.remote, endpoint, peer_index, keys));
         self.counters.handshakes += 1;
         self.register(now, index, request, boot, ip4, name, &ticket, bytes);
+        if self.handshakes.len() - self.handshakes.pending > FINISHED_MAX {
+            self.forget_handshake(index);
+        }
     }
 
     /// Answers a registration that came in a datagram of `room` bytes; a repetition of the final that brought it will be
@@ -334,6 +421,10 @@ impl Transfer {
         let Some(handshake) = self.handshakes.by_index.remove(&index) else { return };
         self.handshakes.by_endpoint.remove(&(mac::endpoint_bytes(&handshake.endpoint), index));
         self.timers.cancel(handshake.ends, Timer::Handshake(index));
+        if matches!(handshake.state, State::Finished { .. }) {
+            return;
+        }
+        self.handshakes.uncount_pending(&handshake.endpoint);
         if let Some(space) = self.spaces.get_mut(handshake.endpoint.socket) {
             space.handshakes -= 1;
         }

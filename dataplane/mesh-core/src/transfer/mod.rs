@@ -23,8 +23,8 @@ use mesh_wire::frame::{self, FirstByte, FrameType};
 use mesh_wire::message::Message;
 use mesh_wire::notice::{AgainReason, ErrorReason, ErrorReply, RegisterAgain};
 use mesh_wire::route::Route;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha12Rng;
+use rand::Rng;
+use zeroize::Zeroize;
 
 use crate::drops::{DropReason, Drops};
 use crate::node::Node;
@@ -33,6 +33,7 @@ use crate::session::PublicKey;
 use crate::session::handshake::StaticKey;
 use crate::session::jobs::{Done, Job};
 use crate::session::mac::CookieJar;
+use crate::session::random::Generator;
 use crate::session::token::NamespaceKeys;
 
 mod control;
@@ -44,6 +45,8 @@ mod lookups;
 mod namespace;
 mod registry;
 mod slots;
+#[cfg(feature = "slow")]
+mod slow;
 mod spaces;
 mod status;
 mod tickets;
@@ -98,7 +101,7 @@ pub struct Transfer {
     static_key: StaticKey,
     boot: u64,
     started: Moment,
-    rng: ChaCha12Rng,
+    rng: Generator,
     spaces: Spaces,
     links: BTreeMap<u32, Link>,
     handshakes: Handshakes,
@@ -112,12 +115,17 @@ pub struct Transfer {
     errors: Bucket,
     counters: Counters,
     drops: Drops,
+    #[cfg(feature = "slow")]
+    slow: slow::Slow,
 }
 
 impl Transfer {
-    /// A transfer without namespaces.
-    pub fn new(config: TransferConfig, now: Moment) -> Self {
-        let mut rng = ChaCha12Rng::from_seed(config.seed);
+    /// A transfer without namespaces. The secrets in `config` are wiped.
+    pub fn new(mut config: TransferConfig, now: Moment) -> Self {
+        let mut rng = Generator::from_seed(config.seed);
+        let tickets = TicketOffice::new(config.ticket_key);
+        config.seed.zeroize();
+        config.ticket_key.zeroize();
         let hash_seeds = [rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()];
         Self {
             static_key: config.static_key,
@@ -126,8 +134,8 @@ impl Transfer {
             spaces: Spaces::default(),
             links: BTreeMap::new(),
             handshakes: Handshakes::default(),
-            cookies: CookieJar::new(random(&mut rng), now),
-            tickets: TicketOffice::new(config.ticket_key),
+            cookies: CookieJar::new(*rng.secret(), now),
+            tickets,
             timers: Timers::default(),
             jobs: VecDeque::new(),
             out: VecDeque::new(),
@@ -136,6 +144,8 @@ impl Transfer {
             errors: Bucket::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             counters: Counters::default(),
             drops: Drops::default(),
+            #[cfg(feature = "slow")]
+            slow: slow::Slow::default(),
             rng,
         }
     }
@@ -156,6 +166,9 @@ impl Transfer {
             if let Some(rival) = member.rival {
                 self.timers.cancel(rival.timer, Timer::Rival(socket, index));
             }
+        }
+        for (ip4, recent) in space.announced {
+            self.timers.cancel(recent.ends, Timer::Announced(socket, ip4));
         }
         let timers = &mut self.timers;
         self.links.retain(|&index, link| {
@@ -223,6 +236,8 @@ impl Transfer {
                 Verdict::Forward { source, to } => {
                     end = forward::run_end(train, at, stride);
                     let (bytes, datagrams) = ((end - at) as u64, (end - at).div_ceil(stride) as u64);
+                    #[cfg(feature = "slow")]
+                    self.slow.waste(datagrams);
                     if let Some(place) = space.slots.get_mut(source) {
                         place.datagrams += datagrams;
                         place.bytes += bytes;
@@ -354,9 +369,8 @@ impl Node for Transfer {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Handshake(index) => self.forget_handshake(index),
-                Timer::Link(index) => {
-                    self.links.remove(&index);
-                }
+                Timer::Link(index) => self.end_link(index),
+                Timer::Announced(socket, ip4) => self.announced_due(now, socket, ip4),
                 Timer::Lease(socket, index) => self.lease_due(now, socket, index),
                 Timer::Rival(socket, index) => self.rival_due(now, socket, index),
             }
@@ -392,13 +406,6 @@ impl Reply<'_, '_> {
         self.actions.push(Action::Send { segment_bytes: slab.len(), slab, to, tos: 0 });
         Ok(())
     }
-}
-
-/// The next `N` random bytes.
-fn random<const N: usize>(rng: &mut ChaCha12Rng) -> [u8; N] {
-    let mut bytes = [0; N];
-    rng.fill_bytes(&mut bytes);
-    bytes
 }
 
 fn too_short_or_malformed(malformed: Malformed) -> DropReason {

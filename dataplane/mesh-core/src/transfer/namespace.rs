@@ -31,8 +31,12 @@ pub(super) struct Namespace {
     pub(super) reserved: BTreeMap<Ipv4Addr, PublicKey>,
     /// Who is told of changes of an address.
     pub(super) watchers: BTreeSet<(Ipv4Addr, u32)>,
+    /// Addresses whose changes were told a moment ago.
+    pub(super) announced: BTreeMap<Ipv4Addr, Announced>,
     /// Handshakes under way.
     pub(super) handshakes: usize,
+    /// Links that no member holds.
+    pub(super) guests: usize,
     /// Datagrams forwarded, since the start.
     pub(super) datagrams: u64,
     /// Bytes of those, UDP payload only.
@@ -95,6 +99,17 @@ pub(super) struct Rival {
     pub(super) timer: Moment,
 }
 
+/// An address whose changes were told to its watchers a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Announced {
+    /// When that counts no more.
+    pub(super) ends: Moment,
+    /// How many were told meanwhile.
+    pub(super) count: u32,
+    /// Whether the last one was not, and has to be told then.
+    pub(super) late: bool,
+}
+
 /// A question sent to an address that a member seems to have moved to.
 #[derive(Debug)]
 pub(super) struct Challenge {
@@ -118,7 +133,9 @@ impl Namespace {
             by_key: BTreeMap::new(),
             reserved: BTreeMap::new(),
             watchers: BTreeSet::new(),
+            announced: BTreeMap::new(),
             handshakes: 0,
+            guests: 0,
             datagrams: 0,
             bytes: 0,
         }

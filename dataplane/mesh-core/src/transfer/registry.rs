@@ -14,11 +14,11 @@ use mesh_wire::message::{Message, RefusedReason};
 use mesh_wire::route::Slot;
 use rand::Rng;
 
-use super::links::Link;
 use super::namespace::{Claim, Member, Rival};
 use super::status::{Event, LeftReason};
 use super::timers::Timer;
 use super::{LEASE, Transfer};
+use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment, SocketId};
 use crate::session::PublicKey;
 
@@ -28,6 +28,8 @@ const TICKETS_DECIDE: Duration = Duration::from_secs(120);
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 /// Probes of an earlier start: at 0, 200 and 400 ms; at 600 ms it is taken to be gone.
 const PROBES: u32 = 3;
+/// Time for which a member keeps an address before it may have another.
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the old keys of a member still open.
 const OLD_LINK_LIFE: Duration = Duration::from_secs(10);
 
@@ -116,6 +118,10 @@ impl Transfer {
         let socket = endpoint.socket;
         let Some(member) = self.spaces.get(socket).and_then(|space| space.member_at(slot)) else { return };
         let (key, old_ip4, old_link, old_boot) = (member.key, member.ip4, member.link, member.boot);
+        if claim.ip4 != old_ip4 && now.since(member.since) < MOVE_INTERVAL {
+            // Each change is told to others: whoever changes all the time asks again.
+            return self.drops.count(DropReason::RateLimited);
+        }
         if claim.ip4 != old_ip4 && !self.win_address(now, socket, &key, &claim) {
             return self.refuse(link, &claim, RefusedReason::AddressTaken);
         }
@@ -199,6 +205,7 @@ impl Transfer {
         }
         let refused = Message::Refused { request: claim.request, reason, ip4: claim.ip4 };
         self.answer_registration(link, &refused, claim.room);
+        self.dismiss_guest(link);
     }
 
     /// Says that the address is held, with a ticket for it.
@@ -206,7 +213,7 @@ impl Transfer {
         let Some(space) = self.spaces.get(socket) else { return };
         let Some(member) = space.member_at(slot) else { return };
         let Some(observed) = self.links.get(&link).map(|link| link.endpoint.remote) else { return };
-        let salt = super::random(&mut self.rng);
+        let salt = self.rng.bytes();
         let ticket = self.tickets.seal(salt, space.number, &member.key, member.ip4, member.age(now));
         let registered = Message::Registered {
             request,
@@ -218,30 +225,6 @@ impl Transfer {
             ticket: ticket.into(),
         };
         self.answer_registration(link, &registered, room);
-    }
-
-    /// Lets a link serve a member, for as long as that holds it.
-    fn adopt(&mut self, index: u32, slot: Slot) {
-        if let Some(link) = self.links.get_mut(&index) {
-            link.slot = slot;
-            if let Some(ends) = link.ends.take() {
-                self.timers.cancel(ends, Timer::Link(index));
-            }
-        }
-    }
-
-    /// Ends a link after `life`.
-    pub(super) fn retire(&mut self, now: Moment, index: u32, life: Duration) {
-        let Some(Link { ends, .. }) = self.links.get_mut(&index) else { return };
-        if let Some(ends) = ends.take() {
-            self.timers.cancel(ends, Timer::Link(index));
-        }
-        if life.is_zero() {
-            self.links.remove(&index);
-            return;
-        }
-        *ends = Some(now + life);
-        self.timers.set(now + life, Timer::Link(index));
     }
 
     /// A second start of a member's key: asks the first whether it lives.
@@ -301,6 +284,7 @@ impl Transfer {
         }
         member.lease_timer = ends;
         self.timers.set(ends, Timer::Lease(socket, index));
+        self.expire_watching(now, socket, index);
     }
 
     /// Takes a member out. `tell`: its watchers hear that nobody holds the address.

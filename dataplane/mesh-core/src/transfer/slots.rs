@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 
 use mesh_wire::route::Slot;
 use rand::Rng;
-use rand_chacha::ChaCha12Rng;
 
 use crate::seam::Endpoint;
 
@@ -51,7 +50,7 @@ impl SlotTable {
 
     /// Takes a vacant place for `endpoint`, or `None` when all are held. A place used for the first time starts with a random
     /// generation, so that slots of an earlier start of the transfer are not taken for those of this one.
-    pub(super) fn take(&mut self, endpoint: Endpoint, rng: &mut ChaCha12Rng) -> Option<Slot> {
+    pub(super) fn take(&mut self, endpoint: Endpoint, rng: &mut impl Rng) -> Option<Slot> {
         let index = match self.vacant.pop_front() {
             Some(index) => index,
             None if self.places.len() < SLOTS_MAX => {

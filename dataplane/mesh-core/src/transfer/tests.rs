@@ -1,8 +1,10 @@
 //! The transfer against gateways made of nothing but the wire and the session module.
 
 mod bounds;
+mod crowds;
 mod forwarding;
 mod handshakes;
+mod hostile;
 mod lookups;
 mod padding;
 mod registration;

@@ -1,6 +1,7 @@
 //! What is due when: one entry for each deadline, none for what merely exists.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use crate::seam::{Moment, SocketId};
 
@@ -16,6 +17,8 @@ pub(super) enum Timer {
     Lease(SocketId, u32),
     /// A member is probed again, or was silent and loses its place to its rival.
     Rival(SocketId, u32),
+    /// Changes of an address may be told again.
+    Announced(SocketId, Ipv4Addr),
 }
 
 /// The deadlines in order.

@@ -1,5 +1,8 @@
 //! What the shell asks of Linux: clock, limits, affinity, names, places.
 
+#[path = "linux/privileges.rs"]
+mod privileges;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +12,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, geteuid};
+
+pub(crate) use privileges::give_up as give_up_privileges;
 
 /// Nanoseconds on the boot clock.
 pub(crate) fn boot_nanos() -> u64 {

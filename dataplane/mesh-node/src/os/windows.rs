@@ -1,7 +1,7 @@
 //! What the shell asks of Windows: clock, names, places.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -15,6 +15,11 @@ pub(crate) fn boot_nanos() -> u64 {
 /// The host's name; empty where it has none.
 pub(crate) fn host_name() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_default()
+}
+
+/// Windows has no capabilities of processes: a service is given the account it needs.
+pub(crate) fn give_up_privileges(_folders: &[&Path]) -> anyhow::Result<()> {
+    Ok(())
 }
 
 /// Windows has no such limit for sockets.

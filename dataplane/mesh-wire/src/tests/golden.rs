@@ -158,7 +158,10 @@ fn messages_have_these_bytes() {
     );
     let ip4 = Ipv4Addr::new(172, 168, 3, 1);
     let cases = [
-        (Message::Hello { ciphers: 3, features: 1 }, "01  0d 0001 03  08 0004 00000001".to_owned()),
+        (
+            Message::Hello { ciphers: 3, features: 1, boot: 2, number: 0x0102 },
+            "01  0d 0001 03  08 0004 00000001  02 0008 0000000000000002  0f 0008 0000000000000102".to_owned(),
+        ),
         (Message::Welcome { cipher: 1, features: 0 }, "02  0d 0001 01  08 0004 00000000".to_owned()),
         (
             Message::Register { request: 9, boot: 1, ip4, name: "pc".to_owned(), ticket: Bytes::from_static(&[1, 2]) },

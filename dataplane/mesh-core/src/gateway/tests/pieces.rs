@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh_wire::half::{Half, Part, cut};
 use proptest::prelude::*;
 
-use crate::gateway::halves::{JOINS_MAX, Joined, Joiner};
+use crate::gateway::halves::{JOINS_MAX, JOINS_PER_PEER_MAX, Joined, Joiner};
 use crate::gateway::icmp::{Complaint, Complaints};
 use crate::gateway::indexes::{Indexes, Owner};
 use crate::gateway::ip::{self, Network, Whereto};
@@ -124,11 +124,26 @@ fn joiner_is_bounded_in_number_and_time() {
     let mut joiner = Joiner::default();
     let half = |id| Half { part: Part::First, id, packet_bytes: 4, bytes: &[1, 2] };
     for id in 0..1000 {
-        joiner.join(NOW, 1, &half(id), &mut []);
+        joiner.join(NOW, u32::from(id), &half(id), &mut []);
     }
     assert_eq!((joiner.len(), joiner.lost()), (JOINS_MAX, 1000 - JOINS_MAX as u64));
     joiner.join(NOW + Duration::from_secs(2), 1, &half(0), &mut []);
     assert_eq!(joiner.len(), 1);
+}
+
+#[test]
+fn halves_of_one_peer_do_not_push_out_those_of_another() {
+    let (mut joiner, mut out) = (Joiner::default(), [0; 10]);
+    let first = |id| Half { part: Part::First, id, packet_bytes: 4, bytes: &[1, 2] };
+    let second = Half { part: Part::Second, id: 7, packet_bytes: 4, bytes: &[3, 4] };
+    joiner.join(NOW, 1, &first(7), &mut out);
+    for id in 0..100 {
+        joiner.join(NOW, 2, &first(id), &mut out);
+    }
+    assert_eq!(joiner.len(), 1 + JOINS_PER_PEER_MAX);
+    assert_eq!(joiner.join(NOW, 1, &second, &mut out), Joined::Whole(4));
+    joiner.forget(2);
+    assert_eq!(joiner.len(), 0, "they go with the peer's sessions");
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) fate: Box<dyn FnMut(&Datagram) -> Fate>,
     /// Everything that was sent, if wanted.
     pub(crate) capture: Option<Vec<Datagram>>,
+    /// So many of the next jobs find no thread that has time.
+    pub(crate) overloaded: u32,
     slab: Vec<u8>,
 }
 
@@ -100,28 +102,39 @@ fn carry_out(action: Action, train: &[u8], slab: &[u8], output: &mut Output) {
     }
 }
 
-/// Pulls all output of a node; jobs are run at once.
-fn pull(node: &mut dyn Node, now: Moment, slab: &mut [u8], output: &mut Output) {
+/// Pulls all output of a node; jobs are run at once, or refused.
+fn pull(node: &mut dyn Node, now: Moment, slab: &mut [u8], overloaded: &mut u32, output: &mut Output) {
     loop {
         let action = node.poll_transmit(now, &mut Slab::new(slab, 0));
         match action {
             Some(action) => carry_out(action, &[], slab, output),
             None => match node.poll_job() {
-                Some(job) => node.handle_job(now, job.run()),
+                Some(job) => {
+                    let done = if *overloaded > 0 { job.refuse() } else { job.run() };
+                    *overloaded = overloaded.saturating_sub(1);
+                    node.handle_job(now, done);
+                }
                 None => return,
             },
         }
     }
 }
 
-fn push(node: &mut dyn Node, now: Moment, arrival: &Arrival, train: &mut [u8], slab: &mut [u8]) -> Output {
+fn push(
+    node: &mut dyn Node,
+    now: Moment,
+    arrival: &Arrival,
+    train: &mut [u8],
+    slab: &mut [u8],
+    overloaded: &mut u32,
+) -> Output {
     let mut output = Output::default();
     let mut actions = Vec::new();
     node.handle(now, arrival, train, &mut Slab::new(slab, 0), &mut actions);
     for action in actions {
         carry_out(action, train, slab, &mut output);
     }
-    pull(node, now, slab, &mut output);
+    pull(node, now, slab, overloaded, &mut output);
     output
 }
 
@@ -141,6 +154,7 @@ impl World {
             events: BTreeMap::new(),
             fate: Box::new(|_| Fate::Pass),
             capture: None,
+            overloaded: 0,
             slab: vec![0; Slab::ROOM_BYTES],
         }
     }
@@ -192,7 +206,7 @@ impl World {
         let arrival = Arrival { origin: Origin::Inside, segment_bytes: packet.len().max(1), tos: 0 };
         let mut train = packet.to_vec();
         let gateway = self.gateways.get_mut(&number).unwrap();
-        let output = push(gateway, self.now, &arrival, &mut train, &mut self.slab);
+        let output = push(gateway, self.now, &arrival, &mut train, &mut self.slab, &mut self.overloaded);
         self.settle(number, output);
     }
 
@@ -201,7 +215,7 @@ impl World {
         let endpoint = Endpoint { socket: SocketId(0), remote: from, local: None };
         let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes, tos: 0 };
         let gateway = self.gateways.get_mut(&number).unwrap();
-        let output = push(gateway, self.now, &arrival, &mut train, &mut self.slab);
+        let output = push(gateway, self.now, &arrival, &mut train, &mut self.slab, &mut self.overloaded);
         self.settle(number, output);
     }
 
@@ -222,7 +236,7 @@ impl World {
             {
                 transfer.handle_timeout(now);
                 let mut output = Output::default();
-                pull(transfer, now, &mut self.slab, &mut output);
+                pull(transfer, now, &mut self.slab, &mut self.overloaded, &mut output);
                 let from = self.transfer_at;
                 self.transmit(from, output);
             }
@@ -266,7 +280,8 @@ impl World {
         let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes: bytes, tos: 0 };
         if datagram.to == self.transfer_at {
             if let Some(transfer) = &mut self.transfer {
-                let output = push(transfer, self.now, &arrival, &mut datagram.bytes, &mut self.slab);
+                let output =
+                    push(transfer, self.now, &arrival, &mut datagram.bytes, &mut self.slab, &mut self.overloaded);
                 self.transmit(datagram.to, output);
             }
             return;
@@ -275,7 +290,7 @@ impl World {
         if let Some(number) = number
             && let Some(gateway) = self.gateways.get_mut(&number)
         {
-            let output = push(gateway, self.now, &arrival, &mut datagram.bytes, &mut self.slab);
+            let output = push(gateway, self.now, &arrival, &mut datagram.bytes, &mut self.slab, &mut self.overloaded);
             self.settle(number, output);
         }
     }
@@ -284,7 +299,7 @@ impl World {
     fn settle(&mut self, number: u8, mut output: Output) {
         let Some(gateway) = self.gateways.get_mut(&number) else { return };
         loop {
-            pull(gateway, self.now, &mut self.slab, &mut output);
+            pull(gateway, self.now, &mut self.slab, &mut self.overloaded, &mut output);
             let Some(event) = gateway.poll_event() else { break };
             if event == Event::ResolveTransfer {
                 gateway.set_transfer(self.now, &self.name);

@@ -42,6 +42,71 @@ impl CryptoResolver for Resolver {
     }
 }
 
+/// Hands snow all but the curve: enough to read message 1 with, and nothing more.
+pub(super) struct WithoutCurve;
+
+impl CryptoResolver for WithoutCurve {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(NoRandomness))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        matches!(choice, DHChoice::Curve25519).then(|| Box::new(NoCurve) as Box<dyn Dh>)
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        DefaultResolver.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        matches!(choice, CipherChoice::ChaChaPoly).then(|| Box::<ChaChaPoly>::default() as Box<dyn Cipher>)
+    }
+}
+
+/// What reads only draws nothing.
+struct NoRandomness;
+
+impl Random for NoRandomness {
+    fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), snow::Error> {
+        Err(snow::Error::Input)
+    }
+}
+
+/// Has no keys and multiplies nothing.
+struct NoCurve;
+
+impl Dh for NoCurve {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        32
+    }
+
+    fn priv_len(&self) -> usize {
+        32
+    }
+
+    fn set(&mut self, _: &[u8]) {}
+
+    fn generate(&mut self, _: &mut dyn Random) -> Result<(), snow::Error> {
+        Err(snow::Error::Dh)
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &[0; 32]
+    }
+
+    fn privkey(&self) -> &[u8] {
+        &[0; 32]
+    }
+
+    fn dh(&self, _: &[u8], _: &mut [u8]) -> Result<(), snow::Error> {
+        Err(snow::Error::Dh)
+    }
+}
+
 /// Randomness that follows from a seed.
 struct SeededRandom(Wiped<ChaCha20Rng>);
 

@@ -188,6 +188,48 @@ fn changed_message_one_is_refused() {
 }
 
 #[test]
+fn hello_is_read_without_the_curve_and_by_members_only() {
+    let ours = keys(1, 8000, None);
+    let (noise1, _) = start(gateway(1));
+    // What reads it has no curve: had it to multiply a point, it would fail.
+    assert_eq!(read_hello(Kind::GatewayToGateway, &ours, &noise1).as_deref(), Ok(HELLO));
+    for (kind, other) in [
+        (Kind::GatewayToTransfer, ours),
+        (Kind::GatewayToGateway, keys(9, 8000, None)),
+        (Kind::GatewayToGateway, keys(1, 8001, None)),
+        (Kind::GatewayToGateway, keys(1, 8000, Some(5))),
+    ] {
+        assert_eq!(read_hello(kind, &other, &noise1), Err(HandshakeError::BadMessage));
+    }
+    for at in 0..noise1.len() {
+        let mut changed = noise1.clone();
+        changed[at] ^= 1;
+        assert!(read_hello(Kind::GatewayToGateway, &keys(1, 8000, None), &changed).is_err(), "byte {at}");
+        assert!(read_hello(Kind::GatewayToGateway, &keys(1, 8000, None), &noise1[..at]).is_err(), "{at} bytes");
+    }
+}
+
+#[test]
+fn refused_job_gives_back_what_it_was_given() {
+    let overloaded = |done: Done| {
+        let Outcome::Failed { error: HandshakeError::Overloaded, initiator, responder } = done.outcome else {
+            panic!("{done:?}")
+        };
+        (done.id, initiator, responder)
+    };
+    let (noise1, initiator) = start(gateway(1));
+    let answered = answer(gateway(2), &noise1).unwrap();
+    let job = Job::initiator_start(1, gateway(1), HELLO.to_vec());
+    let (1, None, None) = overloaded(job.refuse()) else { panic!("nothing was given") };
+    let job = Job::initiator_finish(2, initiator, answered.noise.clone(), LAST.to_vec(), None);
+    let (2, Some(initiator), None) = overloaded(job.refuse()) else { panic!("the initiator") };
+    let here = finish(initiator, &answered.noise, None).unwrap();
+    let job = Job::responder_finish(3, answered.responder, here.noise.clone());
+    let (3, None, Some(responder)) = overloaded(job.refuse()) else { panic!("the responder") };
+    assert_eq!(end(responder, &here.noise).unwrap().payload, LAST);
+}
+
+#[test]
 fn false_message_two_does_not_end_the_handshake() {
     let (noise1, mut initiator) = start(gateway(1));
     let answered = answer(gateway(2), &noise1).unwrap();
@@ -263,7 +305,7 @@ fn points_of_low_order_are_refused() {
 /// A dishonest member: its ephemeral key is always the same point.
 struct Fixed([u8; 32]);
 
-impl snow::resolvers::CryptoResolver for Fixed {
+impl CryptoResolver for Fixed {
     fn resolve_rng(&self) -> Option<Box<dyn snow::types::Random>> {
         snow::resolvers::DefaultResolver.resolve_rng()
     }

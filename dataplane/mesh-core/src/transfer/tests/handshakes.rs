@@ -81,16 +81,88 @@ fn cookie_is_good_for_one_address_only() {
 }
 
 #[test]
-fn member_at_its_own_endpoint_needs_no_cookie() {
+fn member_at_its_own_endpoint_needs_a_cookie_too() {
     let mut world = World::new();
     let mut gateway = Gateway::new(FIRST, 1).join(&mut world);
+    for endpoint in ["192.0.2.1:5000", "192.0.2.1:5001"] {
+        gateway.endpoint = at(FIRST, endpoint);
+        let started = gateway.start();
+        let answer = only(world.deliver(gateway.endpoint, &gateway.init(&started, None)), gateway.endpoint);
+        assert_eq!(answer[0], FrameType::CookieReply.byte());
+    }
+}
+
+/// Proves the endpoint, and begins a handshake of which a recording is kept.
+fn begin(world: &mut World, gateway: &mut Gateway) -> (Started, Vec<u8>, Vec<u8>) {
     let started = gateway.start();
-    let answer = only(world.deliver(gateway.endpoint, &gateway.init(&started, None)), gateway.endpoint);
-    assert_eq!(answer[0], FrameType::HandshakeResponse.byte());
-    gateway.endpoint = at(FIRST, "192.0.2.1:5001");
-    let started = gateway.start();
-    let answer = only(world.deliver(gateway.endpoint, &gateway.init(&started, None)), gateway.endpoint);
-    assert_eq!(answer[0], FrameType::CookieReply.byte());
+    let bare = gateway.init(&started, None);
+    let reply = only(world.deliver(gateway.endpoint, &bare), gateway.endpoint);
+    let proven = gateway.init(&started, Some(&gateway.cookie(&bare, &reply)));
+    let response = only(world.deliver(gateway.endpoint, &proven), gateway.endpoint);
+    (started, proven.to_vec(), response)
+}
+
+/// Recorded inits of a member, sent again with its address forged: some with the cookie they had, some without.
+#[test]
+fn recorded_inits_do_not_displace_a_handshake() {
+    for next_start in [false, true] {
+        let mut world = World::new();
+        let mut gateway = Gateway::new(FIRST, 1).join(&mut world);
+        let mut recorded = Vec::new();
+        for _ in 0..2 {
+            let started = gateway.start();
+            recorded.push(gateway.init(&started, None).to_vec());
+            recorded.push(begin(&mut world, &mut gateway).1);
+        }
+        world.pass(Duration::from_secs(30));
+        if next_start {
+            gateway.boot = 99;
+        }
+        let before = world.transfer.status(world.now).counters.handshakes;
+        let (started, _, response) = begin(&mut world, &mut gateway);
+        for _ in 0..10 {
+            for init in &recorded {
+                for (_, answer) in world.deliver(gateway.endpoint, init) {
+                    assert!(answer.len() <= init.len());
+                }
+            }
+        }
+        let last = gateway.last(started, &response);
+        let sent = world.deliver(gateway.endpoint, &last);
+        assert!(!gateway.read(&sent).is_empty(), "the true handshake comes to its end");
+        assert_eq!(world.transfer.status(world.now).counters.handshakes, before + 1);
+    }
+}
+
+/// Whoever has the memory of the process must not be able to compute the ephemeral keys of the past.
+#[test]
+fn past_randomness_is_gone() {
+    let mut world = World::new();
+    let seeds: Vec<_> = (1..4)
+        .map(|n| {
+            Gateway::new(FIRST, n).join(&mut world);
+            world.transfer.rng.memory().get_seed()
+        })
+        .collect();
+    assert!(!seeds.contains(&[1; 32]), "the seed of the start is gone");
+    assert!(seeds[0] != seeds[1] && seeds[1] != seeds[2], "and so is that of each handshake");
+}
+
+#[test]
+fn member_that_is_refused_may_ask_on_the_same_keys_for_as_long_as_it_asks() {
+    let mut world = World::new();
+    let holder = Gateway::new(FIRST, 1).join(&mut world);
+    let mut rival = Gateway::new(FIRST, 2);
+    rival.ip4 = holder.ip4;
+    rival.register(&mut world);
+    for _ in 0..30 {
+        world.pass(Duration::from_secs(1));
+        let register = rival.register_message();
+        assert!(refused(&rival.ask(&mut world, &register)).is_some());
+    }
+    assert_eq!(world.transfer.status(world.now).control_sessions, 2);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.transfer.status(world.now).control_sessions, 1);
 }
 
 #[test]

@@ -60,6 +60,22 @@ fn final_shorter_than_its_answer_is_not_answered() {
     assert!(answer.len() <= last.len());
 }
 
+/// Nor may a repetition of such a final be answered later with what a longer request has earned meanwhile.
+#[test]
+fn repeated_final_is_never_answered_with_more() {
+    let mut world = World::new();
+    let mut gateway = Gateway::new(FIRST, 1);
+    let (started, response) = gateway.up_to_response(&mut world);
+    let register = gateway.register_message();
+    let last = gateway.last_with(started, &response, &register.to_vec());
+    assert_eq!(world.deliver(gateway.endpoint, &last), []);
+    assert_eq!(gateway.ask(&mut world, &register).len(), 1);
+    for _ in 0..8 {
+        assert_eq!(world.deliver(gateway.endpoint, &last), []);
+    }
+    assert_eq!(unpadded(&world), 9);
+}
+
 #[test]
 fn question_to_an_unproven_address_is_no_longer_than_what_came_from_there() {
     let mut world = World::new();

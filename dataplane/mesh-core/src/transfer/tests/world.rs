@@ -195,7 +195,8 @@ impl Gateway {
         seed[..16].copy_from_slice(&self.key.public()[..16]);
         seed[16..24].copy_from_slice(&self.boot.to_be_bytes());
         let params = Params::new(SessionKind::GatewayToTransfer, &self.keys, &self.key, seed);
-        let hello = Message::Hello { ciphers: CipherSet::supported().bits(), features: 0 };
+        let (boot, number) = (self.boot, u64::from(self.tries));
+        let hello = Message::Hello { ciphers: CipherSet::supported().bits(), features: 0, boot, number };
         let (initiator, noise) = Initiator::start(&params, &hello.to_vec()).unwrap();
         Started { initiator, noise, index: 77 + u32::from(self.tries) }
     }

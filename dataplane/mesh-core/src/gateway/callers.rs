@@ -1,0 +1,105 @@
+//! Slots of the transfer from which handshakes came: how many more may come, who holds them, and that nobody does.
+//!
+//! A member can send handshakes from its own slot only, and this is what it can cost us: a few handshakes each second, one
+//! question to the transfer at a time, and none for a while after the answer was that there is nobody to talk to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mesh_wire::route::Slot;
+use rand::Rng;
+
+use super::peers::{ABSENT_TIME, Lookup};
+use super::timers::Bucket;
+use crate::drops::DropReason;
+use crate::seam::Moment;
+
+/// Slots that are remembered at once.
+const CALLERS_MAX: usize = 4096;
+/// How long one is remembered: as long as a handshake from there may be under way.
+pub(super) const CALLER_TIME: Duration = Duration::from_secs(10);
+/// Handshakes that one slot may begin each second, and at once. A peer begins one, and the next after a failure.
+const INITS_PER_SECOND: u32 = 4;
+const INITS_BURST: u32 = 8;
+
+/// One slot.
+#[derive(Debug)]
+struct Caller {
+    /// When its last handshake was let in.
+    since: Moment,
+    inits: Bucket,
+    /// Asks who holds it.
+    lookup: Lookup,
+    /// Until then it is known that nobody holds it, or none that we can talk to.
+    nobody_until: Option<Moment>,
+}
+
+/// The slots from which handshakes came.
+#[derive(Debug, Default)]
+pub(super) struct Callers(BTreeMap<(u32, u16), Caller>);
+
+const fn key(slot: Slot) -> (u32, u16) {
+    (slot.index, slot.generation)
+}
+
+impl Callers {
+    /// Whether a handshake from `slot` is worth a look. Nothing is remembered of it yet.
+    pub(super) fn check(&self, now: Moment, slot: Slot) -> Result<(), DropReason> {
+        let Some(caller) = self.0.get(&key(slot)) else { return Ok(()) };
+        if caller.nobody_until.is_some_and(|until| now < until) {
+            return Err(DropReason::UnknownSource);
+        }
+        if caller.inits.ready_at(now) > now { Err(DropReason::RateLimited) } else { Ok(()) }
+    }
+
+    /// Lets one handshake from `slot` in. One that came at the same time may have taken the last turn, or the last place.
+    pub(super) fn let_in(&mut self, now: Moment, slot: Slot, rng: &mut impl Rng) -> Result<(), DropReason> {
+        if self.0.len() >= CALLERS_MAX && !self.0.contains_key(&key(slot)) {
+            self.0.retain(|_, caller| now.since(caller.since) < CALLER_TIME);
+            if self.0.len() >= CALLERS_MAX {
+                return Err(DropReason::Busy);
+            }
+        }
+        let caller = self.0.entry(key(slot)).or_insert_with(|| Caller {
+            since: now,
+            inits: Bucket::new(now, INITS_PER_SECOND, INITS_BURST),
+            lookup: Lookup { request: rng.next_u32(), attempt: 0, next_at: now },
+            nobody_until: None,
+        });
+        if !caller.inits.take(now) {
+            return Err(DropReason::RateLimited);
+        }
+        if now.since(caller.since) >= CALLER_TIME {
+            // What was asked then is answered or lost.
+            caller.lookup = Lookup { request: rng.next_u32(), attempt: 0, next_at: now };
+        }
+        caller.since = now;
+        caller.nobody_until = None;
+        Ok(())
+    }
+
+    /// The question who holds `slot`, from which a handshake is under way.
+    pub(super) fn lookup(&mut self, slot: Slot) -> Option<&mut Lookup> {
+        self.0.get_mut(&key(slot)).map(|caller| &mut caller.lookup)
+    }
+
+    /// Whether it was asked who holds `slot`, in the question `request`.
+    pub(super) fn asked(&self, slot: Slot, request: u32) -> bool {
+        self.0.get(&key(slot)).is_some_and(|caller| caller.lookup.request == request && caller.lookup.attempt > 0)
+    }
+
+    /// There is nobody to talk to at `slot`.
+    pub(super) fn set_nobody(&mut self, now: Moment, slot: Slot) {
+        if let Some(caller) = self.0.get_mut(&key(slot)) {
+            caller.nobody_until = Some(now + ABSENT_TIME);
+            caller.lookup.attempt = 0;
+            caller.lookup.next_at = now;
+        }
+    }
+
+    /// How many are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
