@@ -1,81 +1,28 @@
 //! The measuring instrument: load on the real wire, rivals beside it, reports of ratios.
 //!
-//! It will send datagrams at a fixed rate through a transfer, receive them, and tell the rate carried, the loss, the delay from
-//! the moment each was due, and processor time and system calls for each datagram; and the same of rivals, in the same run on the
-//! same machine, so that what is reported are ratios. The generator, the sink, the rivals and the reports are not there yet, nor is
-//! a verb that runs them. What stands here is what all of them rest on: the [schedule](Schedule) by which load is sent, and
-//! [the size](datagram_bytes) of what stands for an inner packet.
+//! One run measures several systems on one machine, in turn and in rounds, and what it reports are ratios within a round: absolute
+//! figures of a shared machine mean little. The words used everywhere:
+//! - a [`Cell`](relay::Cell) is one point of the dimensions (payload, burst, flows, namespaces, link mode); it has a name;
+//! - a *system* is what is measured: our transfer with one engine, a rival written here, a program of others;
+//! - a *trial* is one system in one cell for a second or two; it yields [`Measures`](figure::Measures);
+//! - a *round* is one trial of each system, and of the control system before and after them ([`rounds`]);
+//! - a [`Report`](report::Report) holds all rounds of all cells, and what the machine was.
 //!
-//! Nothing depends on this crate. It depends on `dataplane` only: on `mesh-wire`, so that its load has the frames of the real wire.
-#![forbid(unsafe_code)]
+//! Folders: [`load`] makes and counts datagrams, [`enrol`] registers clients with a transfer as gateways do, [`cost`] reads what
+//! processors and the kernel spent, [`rivals`] are relays as others write them, [`relay`] and [`tunnel`] bring systems and cells
+//! together, [`report`] shows the outcome.
+//!
+//! Nothing depends on this crate. It needs Linux.
+#![cfg(target_os = "linux")]
 
-use std::time::Duration;
-
-use mesh_wire::sealed::OVERHEAD_BYTES;
-
-/// When each datagram is due: a fixed rate, laid out before the first is sent.
-///
-/// A sender that falls behind sends what is due without waiting, and a delay is measured from the moment a datagram was *due*, not
-/// from when it left. Else a system that stalls would be measured only when it does not (coordinated omission).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Schedule {
-    per_second: u64,
-}
-
-impl Schedule {
-    /// `per_second` datagrams a second; 0 counts as 1.
-    pub fn new(per_second: u64) -> Self {
-        Self { per_second: per_second.max(1) }
-    }
-
-    /// How long after the start datagram `number` (from 0) is due, rounded up to nanoseconds. Rounding never adds up: each is
-    /// computed from the start.
-    pub fn due(&self, number: u64) -> Duration {
-        let seconds = number / self.per_second;
-        let nanos = (u128::from(number % self.per_second) * 1_000_000_000).div_ceil(u128::from(self.per_second));
-        Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(nanos).expect("at most a second"))
-    }
-
-    /// How many datagrams are due when `elapsed` has passed, those sent already included.
-    pub fn due_by(&self, elapsed: Duration) -> u64 {
-        let whole = elapsed.as_secs().saturating_mul(self.per_second);
-        let part = u128::from(elapsed.subsec_nanos()) * u128::from(self.per_second) / 1_000_000_000;
-        whole.saturating_add(u64::try_from(part).expect("below the rate")).saturating_add(1)
-    }
-}
-
-/// Bytes of UDP payload that carry an inner packet of `inner_bytes`: what a load generator must send to stand for it.
-pub const fn datagram_bytes(inner_bytes: usize) -> usize {
-    inner_bytes + OVERHEAD_BYTES
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn datagrams_are_spread_evenly_and_do_not_drift() {
-        let schedule = Schedule::new(3);
-        assert_eq!(schedule.due(0), Duration::ZERO);
-        assert_eq!(schedule.due(1), Duration::from_nanos(333_333_334));
-        assert_eq!(schedule.due(3_000_000), Duration::from_secs(1_000_000));
-    }
-
-    #[test]
-    fn what_is_due_follows_the_clock_whatever_was_sent() {
-        let schedule = Schedule::new(1_000);
-        assert_eq!(schedule.due_by(Duration::ZERO), 1);
-        assert_eq!(schedule.due_by(Duration::from_millis(10)), 11);
-        assert_eq!(schedule.due_by(Duration::from_secs(60)), 60_001);
-        for schedule in [1, 3, 7, 1_000, 999_983, 1_000_000_000].map(Schedule::new) {
-            for number in [0, 1, 2, 999, 1_000, 123_456] {
-                assert_eq!(schedule.due_by(schedule.due(number)), number + 1, "{schedule:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn sealing_adds_44_bytes() {
-        assert_eq!(datagram_bytes(1_156), 1_200);
-    }
-}
+pub mod cost;
+pub mod enrol;
+pub mod figure;
+pub mod load;
+pub mod machine;
+pub mod peers;
+pub mod relay;
+pub mod report;
+pub mod rivals;
+pub mod rounds;
+pub mod tunnel;

@@ -8,8 +8,10 @@ use crate::command;
 use crate::report::Outcome;
 
 /// A package, the program of it the tests call, and what for.
-const PACKAGES: [(&str, &str, &str); 1] =
-    [("strace", "strace", "shows which system calls the data threads of the ring engine make")];
+const PACKAGES: [(&str, &str, &str); 2] = [
+    ("strace", "strace", "shows which system calls the data threads of the ring engine make"),
+    ("valgrind", "valgrind", "counts instructions"),
+];
 
 /// Installs what is missing, as root; else says which one line does it.
 pub(crate) fn ensure_packages() -> Result<Outcome> {

@@ -30,13 +30,13 @@ pub(crate) fn run(keep: bool, engine: Option<&str>) -> Result<ExitCode> {
 
 /// Replaces this process, so that Ctrl-C, signals and the exit code are the demonstration's own.
 #[cfg(unix)]
-fn become_program(mut program: std::process::Command) -> Result<ExitCode> {
+pub(crate) fn become_program(mut program: std::process::Command) -> Result<ExitCode> {
     use std::os::unix::process::CommandExt;
     Err(program.exec().into())
 }
 
 #[cfg(not(unix))]
-fn become_program(mut program: std::process::Command) -> Result<ExitCode> {
+pub(crate) fn become_program(mut program: std::process::Command) -> Result<ExitCode> {
     command::succeed(&mut program)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,13 @@ usage: cargo xtask VERB
                       --keep holds it open and prints how to step into each host
   test [FILTER]       every check and test, as CI runs them; with FILTER only tests whose name contains it
   test --long [NAME]  the tests that take more than a minute (their names begin with long_)
+  bench relay | tunnel | latency | scale | soak [FLAGS]
+                      rates, costs and delays beside rivals, as ratios in one run (bench relay --help; bench/README.md)
+  bench peers [NAME..]
+                      put the rivals that Debian and crates.io carry into target/peers
+  bench counts [--bless]
+                      instructions, allocations and system calls for each datagram against bench/counts.toml; part of `test`.
+                      --bless takes what it counts as the new baseline
   windows setup       unpack a compiler for Windows beside the system ($EASYMESH_WINRUST or the user's cache folder)
   windows check       clippy on the workspace for Windows, warnings denied; part of `test`
   windows build       transfer.exe and gateway.exe, release
@@ -21,6 +28,7 @@ pub(crate) enum Verb {
     Help,
     Demo { keep: bool, engine: Option<String> },
     Test(Selection),
+    Bench(Bench),
     Windows(WindowsAction),
     Deny,
 }
@@ -34,6 +42,17 @@ pub(crate) enum Selection {
     Named(String),
     /// The tests that take longer: all, or those whose name contains this.
     Long(Option<String>),
+}
+
+/// What to measure.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Bench {
+    /// What the program `bench` does with these words.
+    Run(Vec<String>),
+    /// Get rivals: these, or all.
+    Peers(Vec<String>),
+    /// Compare counts with the baseline, or make them the baseline.
+    Counts { bless: bool },
 }
 
 /// What to do for Windows.
@@ -55,6 +74,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Verb, Str
         "help" | "-h" | "--help" => Ok(Verb::Help),
         "demo" => parse_demo(words),
         "test" => parse_test(words),
+        "bench" => parse_bench(words.collect()).map(Verb::Bench),
         "windows" => parse_windows(words),
         "deny" => nothing_after("deny", words).map(|()| Verb::Deny),
         other => Err(format!("no verb `{other}`")),
@@ -94,6 +114,23 @@ fn parse_test(words: impl Iterator<Item = String>) -> Result<Verb, String> {
     }))
 }
 
+/// The words of a measurement are the bench's own: it knows its flags.
+fn parse_bench(words: Vec<String>) -> Result<Bench, String> {
+    match words.first().map(String::as_str) {
+        None => Err("bench: relay, tunnel, latency, scale, soak, peers or counts?".into()),
+        Some("peers") => match words.iter().find(|word| word.starts_with('-')) {
+            Some(flag) => Err(format!("bench peers takes names, not `{flag}`")),
+            None => Ok(Bench::Peers(words[1..].to_vec())),
+        },
+        Some("counts") => match &words[1..] {
+            [] => Ok(Bench::Counts { bless: false }),
+            [word] if word == "--bless" => Ok(Bench::Counts { bless: true }),
+            [word, ..] => Err(format!("bench counts knows --bless, not `{word}`")),
+        },
+        Some(_) => Ok(Bench::Run(words)),
+    }
+}
+
 fn parse_windows(mut words: impl Iterator<Item = String>) -> Result<Verb, String> {
     let action = match words.next().as_deref() {
         Some("setup") => WindowsAction::Setup,
@@ -131,6 +168,13 @@ mod tests {
         assert_eq!(parsed("windows check"), Ok(Verb::Windows(WindowsAction::Check)));
         assert_eq!(parsed("windows build"), Ok(Verb::Windows(WindowsAction::Build)));
         assert_eq!(parsed("deny"), Ok(Verb::Deny));
+        let run = |words: &[&str]| Bench::Run(words.iter().map(|word| (*word).to_owned()).collect());
+        assert_eq!(parsed("bench relay --quick"), Ok(Verb::Bench(run(&["relay", "--quick"]))));
+        assert_eq!(parsed("bench --help"), Ok(Verb::Bench(run(&["--help"]))));
+        assert_eq!(parsed("bench peers nebula"), Ok(Verb::Bench(Bench::Peers(vec!["nebula".into()]))));
+        assert_eq!(parsed("bench peers"), Ok(Verb::Bench(Bench::Peers(Vec::new()))));
+        assert_eq!(parsed("bench counts"), Ok(Verb::Bench(Bench::Counts { bless: false })));
+        assert_eq!(parsed("bench counts --bless"), Ok(Verb::Bench(Bench::Counts { bless: true })));
     }
 
     #[test]
@@ -146,6 +190,9 @@ mod tests {
             ("windows test", "`test`"),
             ("windows check again", "`again`"),
             ("deny all", "`all`"),
+            ("bench", "relay, tunnel"),
+            ("bench peers --all", "`--all`"),
+            ("bench counts --bles", "`--bles`"),
         ] {
             let mistake = parsed(line).expect_err(line);
             assert!(mistake.contains(word), "{line}: {mistake}");

@@ -5,12 +5,15 @@
 #![expect(clippy::print_stdout, reason = "a task speaks to the person or machine that started it")]
 
 mod arrows;
+mod bench;
 mod command;
+mod counts;
 mod debian;
 mod demo;
 mod deny;
 mod flags;
 mod junit;
+mod peers;
 mod programs;
 mod report;
 mod test;
@@ -21,7 +24,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use flags::Verb;
+use flags::{Bench, Verb};
 
 fn main() -> ExitCode {
     let verb = match flags::parse(std::env::args().skip(1)) {
@@ -45,6 +48,9 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Demo { keep, engine } => demo::run(keep, engine.as_deref()),
         Verb::Test(selection) => test::run(&selection),
+        Verb::Bench(Bench::Run(words)) => bench::run(&words),
+        Verb::Bench(Bench::Peers(names)) => peers::run(&names),
+        Verb::Bench(Bench::Counts { bless }) => counts::run(bless),
         Verb::Windows(action) => windows::run(action),
         Verb::Deny => deny::run(),
     }

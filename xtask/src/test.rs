@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::flags::Selection;
 use crate::report::{Outcome, Report};
 use crate::workspace::Workspace;
-use crate::{command, debian, junit, programs, tidy, tools, windows};
+use crate::{command, counts, debian, junit, programs, tidy, tools, windows};
 
 /// Runs what was selected; fails if anything in it did.
 pub(crate) fn run(selection: &Selection) -> Result<ExitCode> {
@@ -25,6 +25,7 @@ pub(crate) fn run(selection: &Selection) -> Result<ExitCode> {
     tests(&mut report, &workspace, selection);
     if *selection == Selection::All {
         documentation(&mut report);
+        report.step("counts", || counts::check().map(|()| Outcome::one()));
         for_windows(&mut report, &workspace);
     }
     Ok(report.finish())

@@ -1,0 +1,229 @@
+//! `bench relay` and `bench latency`: relays side by side.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use mesh_lab::LinkMode;
+
+use bench::cost::Events;
+use bench::figure::Figure;
+use bench::relay::experiment::{self, Allowed, Lengths, RelayBench};
+use bench::relay::latency::{self, LatencyBench};
+use bench::relay::rig::{LOAD_PROCESSOR, RELAY_PROCESSOR};
+use bench::relay::scale::{self, Crowd, ScaleBench};
+use bench::relay::soak::{self, SoakBench};
+use bench::relay::stage::{Chosen, Stage};
+use bench::relay::systems::Ours;
+use bench::relay::{Cell, Rig, System, cell, systems};
+use bench::report::Report;
+
+use super::options::{Scale, Selection, Soak};
+use super::session::{self, Ends};
+
+/// The systems of `--quick`.
+const QUICK_SYSTEMS: [&str; 4] = ["uring", "portable", "mmsg", "tokio"];
+/// The rivals of which one begins and ends every round: the first that can do the cell.
+const CONTROLS: [&str; 2] = ["mmsg", "epoll"];
+/// What ratios compare with.
+const REFERENCE: &str = "uring";
+/// Rounds in a cell.
+const ROUNDS: u32 = 5;
+
+const ABOUT: &str = "A relay receives datagrams of many clients and sends each on to another client. Here each of several relays \
+got the same datagrams on the same machine, one relay after the other and again in rounds; everything is shown as a ratio within a \
+round, because a shared machine is faster in one minute and slower in the next.\n\n\
+A ratio above 1 means: better than the reference. Load, links and sink are private network namespaces of one machine, so absolute \
+rates are those of this machine, not of a network card.";
+
+const ABOUT_LATENCY: &str = "How long a datagram takes from the moment it was due at the sender to its arrival at the receiver's \
+interface, through each of several relays, while the relay is idle, half busy and nearly full. The load of each is a share of its own \
+loss-free maximum, which is shown as its rate: a relay that carries more is measured at a higher rate.";
+
+const ABOUT_SCALE: &str = "One transfer with ever more namespaces and registered clients, on one core: how long it takes to start, what \
+a client holds of its memory, how fast clients can come and go, and what forwarding costs when a thousand of them send in turn.";
+
+const ABOUT_SOAK: &str = "A relay at half of its own loss-free maximum, minute after minute: what it costs and how much memory it \
+holds must not grow, and nothing may be lost or overtake.";
+
+/// `bench relay`.
+pub(crate) fn relay(options: &Selection) -> Result<ExitCode> {
+    let Some((cells, systems)) = chosen(options, &cell::DEFAULT)? else { return Ok(ExitCode::SUCCESS) };
+    let [saturation, core, step] =
+        if options.quick { [400, 600, 120] } else { [600, 2_000, 250] }.map(Duration::from_millis);
+    let lengths = Lengths { saturation, core, step };
+    let rounds = options.rounds.unwrap_or(ROUNDS);
+    say_hours(options, (saturation + core).as_secs_f64() + 0.3, cells.len(), systems.len(), rounds);
+    let stop = session::enter()?;
+    let (stage, chosen) = stage(systems)?;
+    let allowed = |what: &str, tried: Result<()>| match tried {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!("{what}: {error:#}");
+            false
+        }
+    };
+    let steer = |cores: &[usize]| stage.rig().left.b().steer_receive(cores);
+    let allowed = Allowed {
+        events: allowed("system calls are not counted", Events::of([]).map(drop)),
+        steering: allowed("core ns are not measured", steer(&[RELAY_PROCESSOR]).and_then(|()| steer(&[]))),
+    };
+    let words = ("relay", "Relays side by side", ABOUT, experiment::HEADLINE);
+    let report = report(words, &cells, chosen, experiment::figures());
+    let mut bench = RelayBench::new(stage, cells, lengths, allowed);
+    session::measure(&mut bench, report, (rounds, REFERENCE), &stop, &ends(options, "relay"))
+}
+
+/// `bench latency`.
+pub(crate) fn latency(options: &Selection) -> Result<ExitCode> {
+    let Some((cells, systems)) = chosen(options, &latency::DEFAULT)? else { return Ok(ExitCode::SUCCESS) };
+    let [length, step] = if options.quick { [500, 150] } else { [1_000, 250] }.map(Duration::from_millis);
+    let rounds = options.rounds.unwrap_or(ROUNDS);
+    say_hours(options, length.as_secs_f64() + 0.3, cells.len() * latency::LOADS.len(), systems.len(), rounds);
+    let stop = session::enter()?;
+    let (stage, chosen) = stage(systems)?;
+    let words = ("latency", "Delay through a relay under load", ABOUT_LATENCY, latency::HEADLINE);
+    let report = report(words, &cells, chosen, latency::figures());
+    let mut bench = LatencyBench::new(stage, cells, length, step);
+    session::measure(&mut bench, report, (rounds, REFERENCE), &stop, &ends(options, "latency"))
+}
+
+/// `bench soak`.
+pub(crate) fn soak(options: &Soak) -> Result<ExitCode> {
+    let cell: Cell = options.cell.as_deref().unwrap_or(soak::DEFAULT).parse()?;
+    let all = systems::all().into_iter().filter(|system| options.systems.iter().any(|wanted| wanted == system.name()));
+    let all: Vec<_> = all.collect();
+    ensure!(!all.is_empty(), "none of {:?} is a system; `relay --systems list` prints them", options.systems);
+    let stop = session::enter()?;
+    let (stage, chosen) = stage(all)?;
+    let words = ("soak", "Minutes under load", ABOUT_SOAK, soak::HEADLINE);
+    let report = report(words, &[cell], chosen, soak::figures());
+    let mut bench = SoakBench::new(stage, cell, options.minutes, Duration::from_secs(60));
+    let ends = Ends { name: "soak".into(), resume: false, json: options.json, report: options.report.as_deref() };
+    session::measure(&mut bench, report, (1, REFERENCE), &stop, &ends)
+}
+
+/// `bench scale`.
+pub(crate) fn scale(options: &Scale) -> Result<ExitCode> {
+    let named = |names: &[&str]| names.iter().map(|name| name.parse()).collect::<Result<Vec<Crowd>>>();
+    let crowds = match &options.cells[..] {
+        [] if options.quick => named(&scale::QUICK)?,
+        [] => named(&scale::DEFAULT)?,
+        given => named(&given.iter().map(String::as_str).collect::<Vec<_>>())?,
+    };
+    let known = [Ours::Uring, Ours::Portable];
+    for name in &options.systems {
+        ensure!(known.iter().any(|ours| ours.name() == name), "scale measures uring and portable, not {name:?}");
+    }
+    let chosen = known
+        .into_iter()
+        .filter(|ours| options.systems.is_empty() || options.systems.iter().any(|name| name == ours.name()));
+    let ours: Vec<Ours> = chosen.collect();
+    let stop = session::enter()?;
+    let boxed = ours.iter().map(|ours| Box::new(*ours) as Box<dyn System>).collect();
+    let chosen = Chosen::find(boxed)?;
+    let known = Known::of(&chosen);
+    ensure!(known.absent.is_empty(), "there is no transfer: {}", known.absent[0].how);
+    let report =
+        report(("scale", "Many namespaces and clients", ABOUT_SCALE, scale::HEADLINE), &[], known, scale::figures());
+    let mut bench = ScaleBench::new(Rig::new("bench")?, crowds, ours);
+    let ends = Ends { name: "scale".into(), resume: false, json: options.json, report: options.report.as_deref() };
+    session::measure(&mut bench, report, (options.rounds, REFERENCE), &stop, &ends)
+}
+
+fn ends<'a>(options: &'a Selection, name: &str) -> Ends<'a> {
+    let name = if options.matrix { format!("{name}-matrix") } else { name.to_owned() };
+    Ends { name, resume: options.matrix && !options.restart, json: options.json, report: options.report.as_deref() }
+}
+
+/// Says how long a matrix takes, before it begins.
+fn say_hours(options: &Selection, trial_seconds: f64, cells: usize, systems: usize, rounds: u32) {
+    if options.matrix && !mesh_lab::inside() {
+        let trials = cells as f64 * f64::from(rounds) * (systems as f64 + 1.0);
+        eprintln!("{cells} cells, {systems} systems at most: about {:.1} hours", trials * trial_seconds / 3600.0);
+    }
+}
+
+/// Cells, and systems to measure in them.
+type Choice = (Vec<Cell>, Vec<Box<dyn System>>);
+
+/// The cells and systems asked for; nothing if only their names were.
+fn chosen(options: &Selection, default: &[&str]) -> Result<Option<Choice>> {
+    if options.systems == ["list"] {
+        systems::all().iter().for_each(|system| println!("{}", system.name()));
+        return Ok(None);
+    }
+    let named = |names: &[&str]| names.iter().map(|name| name.parse()).collect::<Result<Vec<Cell>>>();
+    let cells = match &options.cells {
+        Some(expression) => Cell::select(expression)?,
+        None if options.matrix => Cell::matrix(),
+        None if options.quick => named(&cell::QUICK)?,
+        None => named(default)?,
+    };
+    let mut all = systems::all();
+    let known: Vec<&str> = all.iter().map(|system| system.name()).collect();
+    for name in &options.systems {
+        ensure!(known.contains(&name.as_str()), "no system {name:?}; there are {}", known.join(", "));
+    }
+    all.retain(|system| {
+        let name = system.name();
+        if !options.systems.is_empty() {
+            options.systems.iter().any(|wanted| wanted == name)
+        } else if options.quick {
+            QUICK_SYSTEMS.contains(&name)
+        } else {
+            !systems::ON_REQUEST.contains(&name)
+        }
+    });
+    Ok(Some((cells, all)))
+}
+
+/// The rig with the systems that are present, and what is known of all.
+fn stage(systems: Vec<Box<dyn System>>) -> Result<(Stage, Known)> {
+    let chosen = Chosen::find(systems)?;
+    let known = Known::of(&chosen);
+    let mut controls = systems::all();
+    controls.retain(|system| CONTROLS.contains(&system.name()));
+    Ok((Stage::new(Rig::new("bench")?, chosen, controls), known))
+}
+
+fn about_mode(mode: LinkMode) -> &'static str {
+    match mode {
+        LinkMode::Wire => {
+            "each datagram crosses the link by itself, as between cards without offloads: the least favourable"
+        }
+        LinkMode::Nic => "trains are cut when sent and gathered again on arrival, as by common cards",
+        LinkMode::Veth => "trains cross the link whole, as between containers of one machine: the most favourable",
+    }
+}
+
+struct Known {
+    present: Vec<bench::report::SystemInfo>,
+    absent: Vec<bench::report::Absent>,
+}
+
+impl Known {
+    fn of(chosen: &Chosen) -> Self {
+        let present = chosen.present.iter().map(|(_, info)| info.clone()).collect();
+        Self { present, absent: chosen.absent.clone() }
+    }
+}
+
+fn report(words: (&str, &str, &str, &str), cells: &[Cell], known: Known, figures: Vec<Figure>) -> Report {
+    let mut settings = vec![
+        (
+            "pinning".to_owned(),
+            format!("relay on core {RELAY_PROCESSOR}, generator and sinks on core {LOAD_PROCESSOR}"),
+        ),
+        ("MTU".to_owned(), "1500 on both links".to_owned()),
+    ];
+    let mut modes: Vec<_> = cells.iter().map(|cell| cell.mode).collect();
+    modes.sort_unstable_by_key(ToString::to_string);
+    modes.dedup();
+    settings.extend(modes.iter().map(|mode| (format!("link mode {mode}"), about_mode(*mode).to_owned())));
+    let mut report = session::blank(words);
+    report.settings.splice(0..0, settings);
+    (report.systems, report.absent, report.figures) = (known.present, known.absent, figures);
+    report
+}

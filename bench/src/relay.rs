@@ -1,0 +1,15 @@
+//! `bench relay`: relays side by side.
+
+pub mod cell;
+pub mod experiment;
+pub mod latency;
+pub mod rig;
+pub mod scale;
+pub mod soak;
+pub mod stage;
+pub mod system;
+
+pub use cell::{Cell, Payload};
+pub use rig::Rig;
+pub use system::{Found, Running, System};
+pub mod systems;

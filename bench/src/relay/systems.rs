@@ -1,0 +1,78 @@
+//! The systems: ours, rivals written here, the kernel, and programs of others.
+//!
+//! Every one gets the ports of its number, one processor for all its programs and threads, and ten seconds to start.
+
+mod coturn;
+mod kernel;
+mod nginx;
+mod ours;
+mod program;
+mod quilkin;
+mod rivals;
+mod socat;
+mod turn;
+mod turn_server;
+
+pub use ours::{Ours, Transfer};
+
+use super::System;
+use crate::rivals::Rival;
+
+/// What is measured only if it is asked for by name: the check of a rival, not a rival.
+pub const ON_REQUEST: [&str; 1] = [rivals::MMSG_C];
+
+/// Every system there is, in the order to show.
+pub fn all() -> Vec<Box<dyn System>> {
+    vec![
+        Box::new(Ours::Uring),
+        Box::new(Ours::Portable),
+        Box::new(rivals::Written(Rival::Mmsg)),
+        Box::new(rivals::MmsgC),
+        Box::new(rivals::Written(Rival::Recvfrom)),
+        Box::new(rivals::Written(Rival::Epoll)),
+        Box::new(rivals::Written(Rival::Tokio)),
+        Box::new(rivals::Written(Rival::TokioUring)),
+        Box::new(kernel::Kernel::Nat),
+        Box::new(kernel::Kernel::Stateless),
+        Box::new(coturn::Coturn),
+        Box::new(turn_server::TurnServer),
+        Box::new(nginx::Nginx),
+        Box::new(socat::Socat),
+        Box::new(quilkin::Quilkin),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::Cell;
+
+    #[test]
+    fn names_are_distinct_and_fit_a_command_line() {
+        let mut names: Vec<_> = all().iter().map(|system| system.name()).collect();
+        for name in &names {
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name:?}");
+        }
+        assert!(ON_REQUEST.iter().all(|name| names.contains(name)));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all().len());
+    }
+
+    #[test]
+    fn who_cannot_do_a_cell_says_why() {
+        let able = |cell: &str| -> Vec<_> {
+            let cell: Cell = cell.parse().unwrap();
+            all().iter().filter(|system| system.unable(&cell).is_none()).map(|system| system.name()).collect()
+        };
+        let mut one: Vec<_> = all().iter().map(|system| system.name()).collect();
+        one.retain(|name| *name != "turn-server");
+        assert_eq!(able("wire-1200-b1-f1-n1"), one);
+        let many_ports = ["uring", "portable", "epoll", "tokio", "tokio-uring", "nft", "nft-stateless"];
+        assert_eq!(able("wire-64-b1-f1000-n1000"), many_ports);
+        assert_eq!(able("wire-64-b1-f32-n32"), [&many_ports[..], &["nginx"]].concat());
+        let mut many_flows = one;
+        many_flows.retain(|name| !["nginx", "socat", "quilkin"].contains(name));
+        assert_eq!(able("wire-64-b1-f1000-n1"), many_flows);
+    }
+}

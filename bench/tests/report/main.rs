@@ -1,0 +1,7 @@
+//! What a run leaves, shown: table, JSON and page of a report with everything in it that can go wrong.
+#![cfg(target_os = "linux")]
+
+mod fixture;
+mod json;
+mod page;
+mod table;
