@@ -11,6 +11,10 @@ use clap::Parser as _;
 
 use options::{Options, Verb};
 
+/// Exit code for a wrong command line.
+const WRONG_WORDS: u8 = 2;
+/// Exit code after Ctrl-C, as shells have it.
+const STOPPED: u8 = 130;
 /// Exit code when over half of the rounds were rejected.
 const TOO_NOISY: u8 = 3;
 
@@ -26,6 +30,18 @@ pub(crate) fn main() -> ExitCode {
     };
     ended.unwrap_or_else(|error| {
         eprintln!("bench: {error:#}");
-        ExitCode::FAILURE
+        if error.is::<Usage>() { ExitCode::from(WRONG_WORDS) } else { ExitCode::FAILURE }
     })
+}
+
+/// Marks an error as one of the command line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+impl Usage {
+    /// The same error, marked.
+    fn of(error: &anyhow::Error) -> anyhow::Error {
+        Self(format!("{error:#}")).into()
+    }
 }

@@ -5,7 +5,7 @@
 //! flow's port. Whatever has no number of a flow there is dropped. No table of clients, no check of who sends: the least work a
 //! relay can do, so a comparison favours them.
 //!
-//! Equal for all: socket buffers as large as our engines ask for, receive buffers of [`DATAGRAM_BYTES`], no offloads.
+//! Equal for all: socket buffers as large as our engines ask for, receive buffers of `DATAGRAM_BYTES`, no offloads.
 
 mod epoll;
 mod mmsg;

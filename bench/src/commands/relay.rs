@@ -19,6 +19,7 @@ use bench::relay::systems::Ours;
 use bench::relay::{Cell, Rig, System, cell, systems};
 use bench::report::Report;
 
+use super::Usage;
 use super::options::{Scale, Selection, Soak};
 use super::session::{self, Ends};
 
@@ -51,8 +52,8 @@ holds must not grow, and nothing may be lost or overtake.";
 pub(crate) fn relay(options: &Selection) -> Result<ExitCode> {
     let Some((cells, systems)) = chosen(options, &cell::DEFAULT)? else { return Ok(ExitCode::SUCCESS) };
     let [saturation, core, step] =
-        if options.quick { [400, 600, 120] } else { [600, 2_000, 250] }.map(Duration::from_millis);
-    let lengths = Lengths { saturation, core, step };
+        if options.quick { [400, 600, 120] } else { [500, 1_000, 150] }.map(Duration::from_millis);
+    let lengths = Lengths { saturation, core, core_rounds: if options.quick { ROUNDS } else { 2 }, step };
     let rounds = options.rounds.unwrap_or(ROUNDS);
     say_hours(options, (saturation + core).as_secs_f64() + 0.3, cells.len(), systems.len(), rounds);
     let stop = session::enter()?;
@@ -91,10 +92,14 @@ pub(crate) fn latency(options: &Selection) -> Result<ExitCode> {
 
 /// `bench soak`.
 pub(crate) fn soak(options: &Soak) -> Result<ExitCode> {
-    let cell: Cell = options.cell.as_deref().unwrap_or(soak::DEFAULT).parse()?;
+    let cell = options.cell.as_deref().unwrap_or(soak::DEFAULT);
+    let cell: Cell = cell.parse().map_err(|error| Usage::of(&error))?;
     let all = systems::all().into_iter().filter(|system| options.systems.iter().any(|wanted| wanted == system.name()));
     let all: Vec<_> = all.collect();
-    ensure!(!all.is_empty(), "none of {:?} is a system; `relay --systems list` prints them", options.systems);
+    if all.is_empty() {
+        let why = format!("none of {:?} is a system; `relay --systems list` prints them", options.systems);
+        return Err(Usage(why).into());
+    }
     let stop = session::enter()?;
     let (stage, chosen) = stage(all)?;
     let words = ("soak", "Minutes under load", ABOUT_SOAK, soak::HEADLINE);
@@ -110,11 +115,13 @@ pub(crate) fn scale(options: &Scale) -> Result<ExitCode> {
     let crowds = match &options.cells[..] {
         [] if options.quick => named(&scale::QUICK)?,
         [] => named(&scale::DEFAULT)?,
-        given => named(&given.iter().map(String::as_str).collect::<Vec<_>>())?,
+        given => named(&given.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|error| Usage::of(&error))?,
     };
     let known = [Ours::Uring, Ours::Portable];
     for name in &options.systems {
-        ensure!(known.iter().any(|ours| ours.name() == name), "scale measures uring and portable, not {name:?}");
+        if !known.iter().any(|ours| ours.name() == name) {
+            return Err(Usage(format!("scale measures uring and portable, not {name:?}")).into());
+        }
     }
     let chosen = known
         .into_iter()
@@ -156,7 +163,7 @@ fn chosen(options: &Selection, default: &[&str]) -> Result<Option<Choice>> {
     }
     let named = |names: &[&str]| names.iter().map(|name| name.parse()).collect::<Result<Vec<Cell>>>();
     let cells = match &options.cells {
-        Some(expression) => Cell::select(expression)?,
+        Some(expression) => Cell::select(expression).map_err(|error| Usage::of(&error))?,
         None if options.matrix => Cell::matrix(),
         None if options.quick => named(&cell::QUICK)?,
         None => named(default)?,
@@ -164,7 +171,9 @@ fn chosen(options: &Selection, default: &[&str]) -> Result<Option<Choice>> {
     let mut all = systems::all();
     let known: Vec<&str> = all.iter().map(|system| system.name()).collect();
     for name in &options.systems {
-        ensure!(known.contains(&name.as_str()), "no system {name:?}; there are {}", known.join(", "));
+        if !known.contains(&name.as_str()) {
+            return Err(Usage(format!("no system {name:?}; there are {}", known.join(", "))).into());
+        }
     }
     all.retain(|system| {
         let name = system.name();

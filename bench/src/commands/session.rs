@@ -5,23 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use console::Term;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::setsid;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use bench::report::progress::Progress;
 use bench::report::{self, Report, table::table};
 use bench::rounds::{self, Experiment, Plan, Watch};
-use bench::{cost, load, machine};
+use bench::{load, machine};
 
-use super::TOO_NOISY;
+use super::{STOPPED, TOO_NOISY};
 
 /// Asked to stop by Ctrl-C.
 #[derive(Clone, Default)]
@@ -44,9 +41,7 @@ impl Stop {
 
 /// Enters the private world and takes what a bench needs there. Returns inside only.
 pub(crate) fn enter() -> Result<Stop> {
-    if !mesh_lab::inside() {
-        pass_interrupts_on()?;
-    }
+    mesh_lab::pass_interrupts_on()?;
     mesh_lab::enter()?;
     let stop = Stop::on_interrupt()?;
     prefer();
@@ -76,45 +71,6 @@ fn priority() -> String {
 
 /// The nice value asked for.
 const PRIORITY: i32 = -15;
-
-/// Outside, this process only waits for the one inside. A Ctrl-C of a terminal reaches both, a signal sent by a program only this
-/// one: it is passed on, and neither ends this process before the other.
-fn pass_interrupts_on() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("listen to Ctrl-C")?;
-    let pass = move || {
-        for _ in signals.forever() {
-            if let Some(program) = inner_program() {
-                // It may just have ended.
-                let _ = kill(program, Signal::SIGINT);
-            }
-        }
-    };
-    thread::Builder::new().name("interrupts".into()).spawn(pass).context("start a thread")?;
-    Ok(())
-}
-
-/// The process of this program inside its private world: below a waiter, and the first process of the world's own process numbers,
-/// where the kernel grants those; else the only child.
-fn inner_program() -> Option<Pid> {
-    let mut process = std::process::id();
-    let mut child = None;
-    // Itself, the waiter, the first process, the program.
-    for _ in 0..3 {
-        process = *cost::program::children(process).first()?;
-        child.get_or_insert(process);
-        if numbers(process).is_some_and(|numbers| matches!(numbers[..], [_, .., inner] if inner != 1)) {
-            return Some(Pid::from_raw(process.try_into().ok()?));
-        }
-    }
-    child.and_then(|child| Some(Pid::from_raw(child.try_into().ok()?)))
-}
-
-/// The numbers of a process in the nested worlds it is in, outermost first.
-fn numbers(process: u32) -> Option<Vec<u32>> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_whitespace().map(|number| number.parse().ok()).collect()
-}
 
 /// Where a run leaves what it has measured so far: beside the program, in the target folder.
 fn kept(name: &str) -> Result<PathBuf> {
@@ -180,6 +136,7 @@ pub(crate) fn measure(
     ended?;
     if !report.complete {
         eprintln!("stopped: what was measured until then is in {}", shown.partial.display());
+        return Ok(ExitCode::from(STOPPED));
     }
     Ok(verdict(&report))
 }

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use bench::report::Report;
 use bench::tunnel::trial::{self, HEADLINE};
 use bench::tunnel::{Chosen, Lengths, TunnelBench, TunnelCell, TunnelSystem, cell, systems};
 
+use super::Usage;
 use super::options::Selection;
 use super::session::{self, Ends};
 
@@ -28,7 +29,7 @@ pub(crate) fn run(options: &Selection) -> Result<ExitCode> {
     }
     let named = |names: &[&str]| names.iter().map(|name| name.parse()).collect::<Result<Vec<TunnelCell>>>();
     let cells = match &options.cells {
-        Some(expression) => TunnelCell::select(expression)?,
+        Some(expression) => TunnelCell::select(expression).map_err(|error| Usage::of(&error))?,
         None if options.matrix => TunnelCell::matrix(),
         None if options.quick => named(&cell::QUICK)?,
         None => named(&cell::DEFAULT)?,
@@ -61,7 +62,9 @@ fn wanted(options: &Selection) -> Result<Vec<Box<dyn TunnelSystem>>> {
     let mut all = systems::all();
     let known: Vec<&str> = all.iter().map(|system| system.name()).collect();
     for name in &options.systems {
-        ensure!(known.contains(&name.as_str()), "no system {name:?}; there are {}", known.join(", "));
+        if !known.contains(&name.as_str()) {
+            return Err(Usage(format!("no system {name:?}; there are {}", known.join(", "))).into());
+        }
     }
     all.retain(|system| {
         let name = system.name();

@@ -177,7 +177,7 @@ impl Fleet {
     /// Registers all clients that are not, and returns when they are.
     ///
     /// # Errors
-    /// The transfer refuses one, or answers none for [`PATIENCE`].
+    /// The transfer refuses one, or answers none for 10 s.
     pub fn enrol(&mut self) -> Result<()> {
         let (mut progress, mut progress_at) = (self.registered, now());
         while self.registered < self.clients.len() {
@@ -200,7 +200,7 @@ impl Fleet {
     /// Keeps the registrations alive: throws away what has gathered in the sockets, says what is due, and waits for the answers.
     ///
     /// # Errors
-    /// A client lost its registration or was given another slot, or the transfer does not answer for [`ANSWER_TIME`].
+    /// A client lost its registration or was given another slot, or the transfer does not answer for 5 s.
     pub fn tend(&mut self) -> Result<()> {
         self.turn(Duration::ZERO)?;
         self.settle()

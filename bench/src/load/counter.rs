@@ -1,7 +1,8 @@
 //! The counting sink: nf_tables counts data frames at the ingress of an interface and drops them there.
 //!
 //! That is the cheapest end a datagram can have: no route, no socket, no wake, and a train is dropped whole. It also costs all
-//! systems the same, on whichever processor their datagrams arrive. What is no data frame passes, so that clients stay registered.
+//! systems the same, on whichever processor their datagrams arrive. What is no data frame passes, so that clients stay registered;
+//! ChannelData of TURN counts as one, because servers send nothing else in it.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,9 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Result;
 use mesh_lab::Interface;
 
+use super::Head;
 use super::frame::FIRST_BYTE;
 use super::frames::{IPV4_BYTES, UDP_BYTES};
-use super::netfilter::DropRule;
+use super::netfilter::DropRules;
 use crate::relay::Payload;
 
 /// Bytes that an IPv4 packet has beside the UDP payload; a train has them once.
@@ -23,7 +25,7 @@ static TABLES: AtomicU32 = AtomicU32::new(0);
 /// Counts and drops the data frames that arrive for some ports, until it is dropped itself.
 #[derive(Debug)]
 pub struct Counter {
-    rule: DropRule,
+    rules: DropRules,
 }
 
 /// What a counter has seen.
@@ -42,16 +44,17 @@ impl Counter {
     /// The kernel lacks nf_tables, or its hook at the ingress.
     pub fn new(interface: &Interface, ports: RangeInclusive<u16>) -> Result<Self> {
         let table = format!("bench-{}", TABLES.fetch_add(1, Ordering::Relaxed));
-        let rule = DropRule::new(interface.host(), interface.name(), &table, ports, FIRST_BYTE)?;
-        Ok(Self { rule })
+        let first = [FIRST_BYTE..=FIRST_BYTE, Head::CHANNEL_FIRST_BYTES];
+        let rules = DropRules::new(interface.host(), interface.name(), &table, ports, &first)?;
+        Ok(Self { rules })
     }
 
     /// What was counted since it was made. It takes some ten microseconds.
     ///
     /// # Errors
-    /// The interface is gone, and the rule with it.
+    /// The interface is gone, and the rules with it.
     pub fn read(&mut self) -> Result<Count> {
-        let (frames, bytes) = self.rule.read()?;
+        let (frames, bytes) = self.rules.read()?;
         Ok(Count { frames, bytes })
     }
 }
@@ -61,6 +64,15 @@ impl Count {
     #[must_use]
     pub fn since(self, earlier: Count) -> Count {
         Count { frames: self.frames.saturating_sub(earlier.frames), bytes: self.bytes.saturating_sub(earlier.bytes) }
+    }
+
+    /// What would have been counted if each datagram had come without the `head_bytes` before its body: exactly, if all have one
+    /// size.
+    #[must_use]
+    pub fn without_heads(self, payload: Payload, head_bytes: usize) -> Count {
+        let head_bytes = head_bytes as f64;
+        let datagrams = self.payload_bytes() as f64 / (payload.mean() + head_bytes);
+        Count { bytes: self.bytes - (datagrams * head_bytes).round() as u64, ..self }
     }
 
     /// Bytes of UDP payload.
@@ -90,6 +102,16 @@ mod tests {
         assert_eq!(count.datagrams(Payload::Bytes(100)), 50.0);
         assert_eq!(count.train(Payload::Bytes(1_000)), 5.0 / 3.0);
         assert_eq!(Count::default().train(Payload::Imix), 0.0);
+    }
+
+    #[test]
+    fn heads_do_not_count() {
+        let count = Count { frames: 3, bytes: 3 * 28 + 50 * 104 };
+        let bodies = count.without_heads(Payload::Bytes(100), 4);
+        assert_eq!((bodies.frames, bodies.payload_bytes()), (3, 5_000));
+        assert_eq!(bodies.datagrams(Payload::Bytes(100)), 50.0);
+        assert_eq!(count.without_heads(Payload::Bytes(104), 0), count);
+        assert_eq!(Count::default().without_heads(Payload::Imix, 4), Count::default());
     }
 
     #[test]

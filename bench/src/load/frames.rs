@@ -23,10 +23,7 @@ pub(super) const FRAME_HEAD_BYTES: usize = UDP_AT + UDP_BYTES;
 
 /// The longest burst: it is one frame, whatever the size of its datagrams.
 pub const BURST_MAX: u16 = 40;
-const _: () = assert!(BURST_MAX as usize * (CHANNEL_BYTES + BODY_BYTES_MAX) + IPV4_BYTES + UDP_BYTES <= 65_535);
-
-/// Bytes of a ChannelData header.
-const CHANNEL_BYTES: usize = 4;
+const _: () = assert!(BURST_MAX as usize * (Head::CHANNEL_BYTES + BODY_BYTES_MAX) + IPV4_BYTES + UDP_BYTES <= 65_535);
 
 const _: () = assert!(FRONT_BYTES == HEADER_BYTES + 12);
 
@@ -77,7 +74,7 @@ impl Template {
 
     /// Bytes of one datagram that carries a body of `body_bytes`.
     pub(super) fn datagram_bytes(&self, body_bytes: u16) -> usize {
-        let head = if self.channel.is_some() { CHANNEL_BYTES } else { 0 };
+        let head = if self.channel.is_some() { Head::CHANNEL_BYTES } else { 0 };
         head + usize::from(body_bytes)
     }
 
@@ -104,7 +101,7 @@ impl Template {
             let body = match self.channel {
                 None => datagram,
                 Some(channel) => {
-                    let (head, body) = datagram.split_at_mut(CHANNEL_BYTES);
+                    let (head, body) = datagram.split_at_mut(Head::CHANNEL_BYTES);
                     head[..2].copy_from_slice(&channel.to_be_bytes());
                     head[2..].copy_from_slice(&body_bytes.to_be_bytes());
                     body

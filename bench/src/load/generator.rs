@@ -2,7 +2,7 @@
 //!
 //! 1. Bursts go round: one of the first client, one of the second, and so on; sizes take turns from burst to burst.
 //! 2. A burst is one frame, and the kernel cuts it where the link mode says so: at once in `wire` and `nic`, never in `veth`.
-//! 3. Frames are written into memory that stays in the processor's cache, and go to the kernel [`BATCH_MAX`] at a time. It copies
+//! 3. Frames are written into memory that stays in the processor's cache, and go to the kernel `BATCH_MAX` at a time. It copies
 //!    them, so the memory is free when the call returns.
 //!
 //! # Pace

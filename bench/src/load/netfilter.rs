@@ -1,5 +1,5 @@
-//! As much of nf_tables over netlink as a counter needs: one table that its socket owns, one chain at the ingress of an interface, one
-//! rule. The kernel removes them when the socket is closed.
+//! As much of nf_tables over netlink as a counter needs: one table that its socket owns, one chain at the ingress of an interface, a
+//! few rules. The kernel removes them when the socket is closed.
 //!
 //! A message is a header, then attributes of length, type and value, padded to four bytes; attributes nest. What belongs together is
 //! a batch, which is carried out as a whole (`linux/netfilter/nf_tables.h`).
@@ -56,22 +56,23 @@ const CHAIN: &str = "ingress";
 
 const HEADER_BYTES: usize = 16 + 4;
 
-/// A table with one rule, which counts and drops some UDP over IPv4.
+/// A table whose rules count and drop some UDP over IPv4.
 #[derive(Debug)]
-pub(super) struct DropRule {
+pub(super) struct DropRules {
     socket: OwnedFd,
     table: String,
     sequence: u32,
 }
 
-impl DropRule {
-    /// Counts and drops what arrives on an interface for these UDP ports and begins with this byte.
+impl DropRules {
+    /// Counts and drops what arrives on an interface for these UDP ports and begins with one of these bytes. There is a rule for each
+    /// range, looked at in this order: what matches the first costs the same however many there are.
     pub(super) fn new(
         host: &Host,
         interface: &str,
         table: &str,
         ports: RangeInclusive<u16>,
-        first: u8,
+        first: &[RangeInclusive<u8>],
     ) -> Result<Self> {
         let socket = host.run(|| {
             let socket =
@@ -81,7 +82,7 @@ impl DropRule {
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE, 0)).context("limit the wait")?;
             Ok(socket)
         })?;
-        let mut rule = Self { socket, table: table.to_owned(), sequence: 0 };
+        let mut rules = Self { socket, table: table.to_owned(), sequence: 0 };
         let mut batch = Batch { bytes: Vec::new(), sequence: 0 };
         batch.edge(NFNL_MSG_BATCH_BEGIN);
         batch.message(NEW_TABLE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, |message| {
@@ -98,21 +99,24 @@ impl DropRule {
             });
             message.text(7, "filter");
         });
-        batch.message(NEW_RULE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, |message| {
-            message.text(1, table);
-            message.text(2, CHAIN);
-            message.nest(4, |list| expressions(list, ports, first));
-        });
-        batch.edge(NFNL_MSG_BATCH_END);
-        rule.sequence = batch.sequence;
-        rule.send(&batch.bytes)?;
-        for what in ["a table", "a chain at the ingress (needs CONFIG_NETFILTER_INGRESS and nf_tables)", "a rule"] {
-            rule.acknowledged().with_context(|| format!("make {what} on {interface}"))?;
+        for first in first {
+            batch.message(NEW_RULE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | NLM_F_ACK, |message| {
+                message.text(1, table);
+                message.text(2, CHAIN);
+                message.nest(4, |list| expressions(list, &ports, first));
+            });
         }
-        Ok(rule)
+        batch.edge(NFNL_MSG_BATCH_END);
+        rules.sequence = batch.sequence;
+        rules.send(&batch.bytes)?;
+        let table = ["a table", "a chain at the ingress (needs CONFIG_NETFILTER_INGRESS and nf_tables)"];
+        for what in table.into_iter().chain(first.iter().map(|_| "a rule")) {
+            rules.acknowledged().with_context(|| format!("make {what} on {interface}"))?;
+        }
+        Ok(rules)
     }
 
-    /// Packets and bytes so far.
+    /// Packets and bytes so far, of all rules.
     pub(super) fn read(&mut self) -> Result<(u64, u64)> {
         self.sequence += 1;
         let mut batch = Batch { bytes: Vec::new(), sequence: self.sequence };
@@ -122,14 +126,19 @@ impl DropRule {
             message.text(2, CHAIN);
         });
         self.send(&batch.bytes)?;
-        let mut found = None;
+        let mut found: Option<(u64, u64)> = None;
         loop {
             let answer = self.receive()?;
             for message in messages(&answer) {
                 match message.kind {
-                    NLMSG_DONE => return found.context("the rule of the counter is gone"),
+                    NLMSG_DONE => return found.context("the rules of the counter are gone"),
                     NLMSG_ERROR => error_of(message)?,
-                    NEW_RULE => found = found.or_else(|| counter_of(message)),
+                    NEW_RULE => {
+                        if let Some((packets, bytes)) = counter_of(message) {
+                            let before = found.unwrap_or_default();
+                            found = Some((before.0 + packets, before.1 + bytes));
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -165,13 +174,21 @@ impl DropRule {
     }
 }
 
-/// What the rule does, in order; each must hold for the next to be looked at.
-fn expressions(list: &mut Attributes<'_>, ports: RangeInclusive<u16>, first: u8) {
+/// What a rule does, in order; each must hold for the next to be looked at.
+fn expressions(list: &mut Attributes<'_>, ports: &RangeInclusive<u16>, first: &RangeInclusive<u8>) {
     let equals = |list: &mut Attributes<'_>, value: &[u8]| {
         list.expression("cmp", |data| {
             data.number(1, REGISTER);
             data.number(2, EQUAL);
             data.nest(3, |value_of| value_of.bytes(1, value));
+        });
+    };
+    let within = |list: &mut Attributes<'_>, from: &[u8], to: &[u8]| {
+        list.expression("range", |data| {
+            data.number(1, REGISTER);
+            data.number(2, EQUAL);
+            data.nest(3, |value_of| value_of.bytes(1, from));
+            data.nest(4, |value_of| value_of.bytes(1, to));
         });
     };
     let load = |list: &mut Attributes<'_>, offset: u32, length: u32| {
@@ -190,14 +207,13 @@ fn expressions(list: &mut Attributes<'_>, ports: RangeInclusive<u16>, first: u8)
         equals(list, value);
     }
     load(list, 2, 2);
-    list.expression("range", |data| {
-        data.number(1, REGISTER);
-        data.number(2, EQUAL);
-        data.nest(3, |from| from.bytes(1, &ports.start().to_be_bytes()));
-        data.nest(4, |to| to.bytes(1, &ports.end().to_be_bytes()));
-    });
+    within(list, &ports.start().to_be_bytes(), &ports.end().to_be_bytes());
     load(list, 8, 1);
-    equals(list, &[first]);
+    if first.start() == first.end() {
+        equals(list, &[*first.start()]);
+    } else {
+        within(list, &[*first.start()], &[*first.end()]);
+    }
     list.expression("counter", |_| {});
     list.expression("immediate", |data| {
         data.number(1, VERDICT_REGISTER);

@@ -1,7 +1,7 @@
 //! The reading sink: looks at each datagram that arrives, with the kernel's time stamp.
 //!
 //! A packet socket sees frames before the [`Counter`](super::Counter) drops them, so that both can be at work. Its thread runs only
-//! while nobody else wants its processor, and reads what has gathered every [`PAUSE`]: the time stamps are the kernel's, so reading
+//! while nobody else wants its processor, and reads what has gathered every `PAUSE`: the time stamps are the kernel's, so reading
 //! late costs no precision. It has to be fast enough on average, else the socket overflows; that is told ([`Seen::dropped`]).
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use hdrhistogram::Histogram;
 use libc::sock_filter;
 use mesh_lab::Interface;
 
+use super::Head;
 use super::frame::{FIRST_BYTE, Stamp};
 use super::frames::{ETHERNET_BYTES, FRAME_HEAD_BYTES, IPV4_BYTES, UDP_BYTES};
 use super::generator::Sent;
@@ -97,7 +98,8 @@ struct Question {
 }
 
 impl Tap {
-    /// Reads from now on the data frames that arrive on `interface` for these UDP ports, on `processor`.
+    /// Reads from now on the data frames that arrive on `interface` for these UDP ports, as they are or in ChannelData, on
+    /// `processor`.
     ///
     /// # Errors
     /// The interface is gone, or packet sockets are refused.
@@ -145,7 +147,7 @@ impl Drop for Tap {
 }
 
 /// Lets data frames to these ports pass that come from elsewhere.
-fn filter(ports: &RangeInclusive<u16>) -> [sock_filter; 13] {
+fn filter(ports: &RangeInclusive<u16>) -> [sock_filter; 15] {
     const LOAD: u32 = libc::BPF_LD | libc::BPF_ABS;
     const JUMP: u32 = libc::BPF_JMP | libc::BPF_K;
     let instruction = |code: u32, k: u32, jt: u8, jf: u8| sock_filter { code: code as u16, jt, jf, k };
@@ -153,19 +155,21 @@ fn filter(ports: &RangeInclusive<u16>) -> [sock_filter; 13] {
     let packet_kind = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
     let at = |offset: usize| u32::try_from(offset).expect("within the first headers");
     let udp = ETHERNET_BYTES + IPV4_BYTES;
-    // The last number of each jump skips what is left before the final instruction.
+    // Either number of a jump skips so many instructions: to the last one, which refuses, or to the one before.
     [
         load(libc::BPF_B, packet_kind),
-        instruction(JUMP | libc::BPF_JEQ, u32::from(libc::PACKET_HOST), 0, 10),
+        instruction(JUMP | libc::BPF_JEQ, u32::from(libc::PACKET_HOST), 0, 12),
         load(libc::BPF_H, at(ETHERNET_BYTES - 2)),
-        instruction(JUMP | libc::BPF_JEQ, 0x0800, 0, 8),
+        instruction(JUMP | libc::BPF_JEQ, 0x0800, 0, 10),
         load(libc::BPF_B, at(ETHERNET_BYTES + 9)),
-        instruction(JUMP | libc::BPF_JEQ, 17, 0, 6),
+        instruction(JUMP | libc::BPF_JEQ, 17, 0, 8),
         load(libc::BPF_H, at(udp + 2)),
-        instruction(JUMP | libc::BPF_JGE, u32::from(*ports.start()), 0, 4),
-        instruction(JUMP | libc::BPF_JGT, u32::from(*ports.end()), 3, 0),
+        instruction(JUMP | libc::BPF_JGE, u32::from(*ports.start()), 0, 6),
+        instruction(JUMP | libc::BPF_JGT, u32::from(*ports.end()), 5, 0),
         load(libc::BPF_B, at(udp + UDP_BYTES)),
-        instruction(JUMP | libc::BPF_JEQ, u32::from(FIRST_BYTE), 0, 1),
+        instruction(JUMP | libc::BPF_JEQ, u32::from(FIRST_BYTE), 2, 0),
+        instruction(JUMP | libc::BPF_JGE, u32::from(*Head::CHANNEL_FIRST_BYTES.start()), 0, 2),
+        instruction(JUMP | libc::BPF_JGT, u32::from(*Head::CHANNEL_FIRST_BYTES.end()), 1, 0),
         instruction(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ]
@@ -220,8 +224,8 @@ fn take_frame(runs: &mut BTreeMap<u32, Run>, frame: &Received<'_>) {
     let each = if head[1] == GSO_UDP_L4 && gso_bytes > 0 { gso_bytes } else { payload.len() };
     let port = u16::from_be_bytes([head[FRAME_HEAD_BYTES - 6], head[FRAME_HEAD_BYTES - 5]]);
     let mut of_run = BTreeMap::<u32, u16>::new();
-    for body in payload.chunks(each.max(1)) {
-        let Some(stamp) = Stamp::read(body) else { continue };
+    for datagram in payload.chunks(each.max(1)) {
+        let Some(stamp) = Stamp::read(Head::skip(datagram)) else { continue };
         if stamp.flow >= FLOWS_MAX || stamp.sequence >= SEQUENCES_MAX {
             continue;
         }
@@ -362,6 +366,22 @@ mod tests {
         assert_eq!(seen.latency.len(), 5);
         assert!(seen.latency.equivalent(seen.latency.max(), 5_000_000_000), "due at 1000 ns, it came 5 s later");
         assert_eq!(seen.flows, [FlowSeen::default(), FlowSeen { received: 5, port: 3_000 }]);
+    }
+
+    #[test]
+    fn channel_data_is_read_as_what_is_in_it() {
+        let mut bytes = vec![0; FRAME_HEAD_BYTES];
+        bytes[1] = GSO_UDP_L4;
+        bytes[4..6].copy_from_slice(&104_u16.to_ne_bytes());
+        for sequence in 0..3 {
+            let whole = frame(&[sequence]);
+            bytes.extend([0x40, 0x02, 0, 100]);
+            bytes.extend(&whole[FRAME_HEAD_BYTES..]);
+        }
+        let mut runs = BTreeMap::new();
+        take_frame(&mut runs, &Received { bytes: &bytes, at: 0 });
+        let seen = runs.remove(&7).unwrap_or_default().finish(0);
+        assert_eq!((seen.received, seen.missing, seen.trains), (3, 0, BTreeMap::from([(3, 1)])));
     }
 
     #[test]

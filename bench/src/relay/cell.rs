@@ -43,7 +43,8 @@ impl fmt::Display for Payload {
 
 /// What is sent, by how many, over what kind of link.
 ///
-/// Its name is `MODE-PAYLOAD-bBURST-fFLOWS-nNAMESPACES`, for example `nic-1400-b16-f32-n1`.
+/// Its name is `MODE-PAYLOAD-bBURST-fFLOWS-nNAMESPACES`, for example `nic-1400-b16-f32-n1`; with a rate, `-rRATE` follows:
+/// `wire-1200-b1-f1-n1-r200000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cell {
     /// Where trains are cut and gathered.
@@ -56,6 +57,8 @@ pub struct Cell {
     pub flows: u16,
     /// Over how many namespaces, that is ports of the relay, they are spread: 1 to 1,000, and no more than flows.
     pub namespaces: u16,
+    /// How many datagrams are sent a second, in all; if not given, as many as the generator can. 1 to 10,000,000.
+    pub rate: Option<u32>,
 }
 
 /// What each dimension of `--matrix` takes.
@@ -69,19 +72,18 @@ const MODES: [LinkMode; 3] = [LinkMode::Wire, LinkMode::Nic, LinkMode::Veth];
 /// The cells of `--quick`: whole trains, singles, and small datagrams of many.
 pub const QUICK: [&str; 3] = ["nic-1400-b16-f32-n1", "wire-1200-b1-f1-n1", "wire-64-b1-f1000-n1"];
 
-/// The cells of a run without a choice: those the targets of the project name, twelve at most.
-pub const DEFAULT: [&str; 12] = [
-    "nic-1400-b16-f32-n1",
-    "nic-1400-b40-f1-n1",
-    "nic-1200-b4-f32-n1",
+/// The cells of a run without a choice: those the targets of the project name.
+pub const DEFAULT: [&str; 11] = [
     "veth-1200-b40-f1-n1",
+    "nic-1200-b40-f1-n1",
+    "nic-1400-b16-f32-n1",
+    "wire-1200-b40-f1-n1",
     "wire-1200-b1-f1-n1",
-    "wire-1200-b16-f32-n1",
-    "wire-1200-b1-f1000-n1",
-    "wire-1200-b1-f1000-n1000",
-    "wire-64-b1-f1-n1",
+    "wire-1200-b1-f1-n1-r200000",
     "wire-64-b1-f1000-n1",
-    "wire-256-b4-f32-n1",
+    "wire-1200-b1-f1000-n1000-r50000",
+    "nic-1200-b16-f1000-n1",
+    "nic-1200-b16-f1000-n1000",
     "nic-imix-b4-f32-n1",
 ];
 
@@ -94,7 +96,7 @@ impl Cell {
                 for burst in BURSTS {
                     for flows in FLOWS {
                         for namespaces in NAMESPACES.into_iter().filter(|namespaces| *namespaces <= flows) {
-                            cells.push(Cell { mode, payload, burst, flows, namespaces });
+                            cells.push(Cell { mode, payload, burst, flows, namespaces, rate: None });
                         }
                     }
                 }
@@ -128,9 +130,10 @@ impl Cell {
             Payload::Bytes(bytes) => format!("{bytes} bytes"),
             Payload::Imix => "64, 576 and 1,400 bytes mixed 7:4:1".into(),
         };
+        let rate = self.rate.map(|rate| format!(", {rate} a second in all")).unwrap_or_default();
         let plural = |count: u16, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
         format!(
-            "{payload}, {} from {} over {}, link mode {}",
+            "{payload}, {} from {} over {}{rate}, link mode {}",
             plural(self.burst, "datagram at a time", "datagrams in a burst"),
             plural(self.flows, "client", "clients"),
             plural(self.namespaces, "port", "ports"),
@@ -163,8 +166,9 @@ fn matching(pattern: &str) -> Result<Vec<Cell>> {
 
 impl fmt::Display for Cell {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cell { mode, payload, burst, flows, namespaces } = self;
-        write!(formatter, "{mode}-{payload}-b{burst}-f{flows}-n{namespaces}")
+        let Cell { mode, payload, burst, flows, namespaces, rate } = self;
+        write!(formatter, "{mode}-{payload}-b{burst}-f{flows}-n{namespaces}")?;
+        rate.map_or(Ok(()), |rate| write!(formatter, "-r{rate}"))
     }
 }
 
@@ -186,10 +190,12 @@ impl FromStr for Cell {
 
     fn from_str(text: &str) -> Result<Self> {
         let words: Vec<&str> = text.split('-').collect();
-        let [mode, payload, burst, flows, namespaces] = words[..] else {
-            bail!("{text:?} is not MODE-PAYLOAD-bBURST-fFLOWS-nNAMESPACES");
+        let (mode, payload, burst, flows, namespaces, rate) = match words[..] {
+            [mode, payload, burst, flows, namespaces] => (mode, payload, burst, flows, namespaces, None),
+            [mode, payload, burst, flows, namespaces, rate] => (mode, payload, burst, flows, namespaces, Some(rate)),
+            _ => bail!("{text:?} is not MODE-PAYLOAD-bBURST-fFLOWS-nNAMESPACES or that with -rRATE"),
         };
-        let count = |word: &str, prefix: char, most: u16| -> Result<u16> {
+        let count = |word: &str, prefix: char, most: u32| -> Result<u32> {
             let number = word.strip_prefix(prefix).and_then(|number| number.parse().ok());
             number
                 .filter(|number| (1..=most).contains(number))
@@ -198,9 +204,10 @@ impl FromStr for Cell {
         let cell = Cell {
             mode: mode.parse()?,
             payload: payload.parse()?,
-            burst: count(burst, 'b', 40)?,
-            flows: count(flows, 'f', 1_000)?,
-            namespaces: count(namespaces, 'n', 1_000)?,
+            burst: count(burst, 'b', 40)? as u16,
+            flows: count(flows, 'f', 1_000)? as u16,
+            namespaces: count(namespaces, 'n', 1_000)? as u16,
+            rate: rate.map(|rate| count(rate, 'r', 10_000_000)).transpose()?,
         };
         ensure!(cell.namespaces <= cell.flows, "{text:?} has more namespaces than flows");
         Ok(cell)
@@ -225,6 +232,7 @@ mod tests {
     fn an_expression_names_cells() {
         let names = |expression| Cell::select(expression).unwrap().iter().map(Cell::to_string).collect::<Vec<_>>();
         assert_eq!(names("nic-1300-b3-f7-n2"), ["nic-1300-b3-f7-n2"], "a whole name need not be of the matrix");
+        assert_eq!(names("wire-1200-b1-f1-n1-r200000"), ["wire-1200-b1-f1-n1-r200000"]);
         assert_eq!(names("wire-64-b1-f1"), ["wire-64-b1-f1-n1"]);
         assert_eq!(names("wire-64-b1-f1, wire-64-b1-f1-n1"), ["wire-64-b1-f1-n1"], "each cell once");
         assert_eq!(names("*-64-b1-f1").len(), 3);
@@ -238,6 +246,7 @@ mod tests {
             ("nic-63", "\"63\""),
             ("b2", "no cell"),
             ("nic-1400-b41-f1-n1", "no cell"),
+            ("nic-1400-b1-f1-n1-r0", "\"r0\""),
             ("nic-1400-b1-f1-n1,nothing", "\"nothing\""),
             ("", "\"\""),
         ] {

@@ -1,9 +1,9 @@
 //! The relay bench as an [`Experiment`]: cells, systems, and how one trial is made.
 //!
-//! Each trial is two *saturations*: the generator sends as fast as it can, and the relay takes what it can. In the first the receive
-//! softirqs of the relay's host run on the generator's core and the relay's own threads are charged; in the second they are steered to
-//! the relay's core and the core is charged. The first trial of a system also searches its loss-free maximum, and looks at what would
-//! disturb a cost: system calls, trains, loss and order.
+//! Each trial is two loads. The first is a *saturation*, unless the cell has a rate: the generator sends as fast as it can, and the relay
+//! takes what it can. The receive softirqs of the relay's host run on the generator's core, and the relay's own threads are charged. In
+//! the second they are steered to the relay's core, and the core is charged. The first trial of a system also searches its loss-free
+//! maximum, and looks at what would disturb a cost: system calls, trains, loss and order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,8 +23,10 @@ use crate::rounds::{CellInfo, Experiment, Lineup, Trial};
 pub struct Lengths {
     /// A saturation in which the process cost is measured, and one of the control.
     pub saturation: Duration,
-    /// A load in which the core cost is measured; under 2 s the ticks of `/proc/stat` show.
+    /// A load in which the core cost is measured. All of a cell together have to be longer than 2 s, or the ticks of `/proc/stat` show.
     pub core: Duration,
+    /// In how many rounds the core cost is measured, from the first on.
+    pub core_rounds: u32,
     /// One step of the search for the loss-free maximum.
     pub step: Duration,
 }
@@ -98,7 +100,7 @@ pub fn figures() -> Vec<Figure> {
             "train in",
             "datagrams",
             Neither,
-            "datagrams in each buffer the relay's host receives, at half of the loss-free maximum, 100 kpps at most",
+            "datagrams in each buffer the relay's host receives, at half of the loss-free maximum (100 kpps at most) or at the cell's rate",
         ),
         Figure::new(
             "train_out",
@@ -107,13 +109,26 @@ pub fn figures() -> Vec<Figure> {
             Neither,
             "datagrams in each buffer that arrives at the receiver, at saturation",
         ),
-        Figure::new("loss", "loss", "%", Lower, "datagrams lost at half of the loss-free maximum, 100 kpps at most"),
+        Figure::new(
+            "loss",
+            "loss",
+            "%",
+            Lower,
+            "datagrams lost at half of the loss-free maximum (100 kpps at most) or at the cell's rate",
+        ),
+        Figure::new(
+            "p99",
+            "p99",
+            "µs",
+            Lower,
+            "99 % of the datagrams took no longer than this from the moment they were due, at that rate",
+        ),
         Figure::new(
             "reordered",
             "reordered",
             "%",
             Lower,
-            "datagrams that arrive after a later one of their flow (RFC 4737), at half of the loss-free maximum, 100 kpps at most",
+            "datagrams that arrive after a later one of their flow (RFC 4737), at half of the loss-free maximum (100 kpps at most) or at the cell's rate",
         ),
     ]
 }
@@ -150,9 +165,12 @@ impl RelayBench {
 
     /// The cost of the core that does all the work.
     fn steered(&mut self, cell: Cell, system: &str) -> Result<Measures> {
-        let peak = self.stage.peak(cell, system, self.lengths.step)?;
-        ensure!(peak >= 1.0, "with its receive work on its own core it carries nothing without loss");
-        let outcome = self.stage.load(cell, system, Pace::PerSecond(peak as u64), self.lengths.core)?;
+        let rate = match cell.rate {
+            Some(rate) => rate.into(),
+            None => self.stage.peak(cell, system, self.lengths.step)? as u64,
+        };
+        ensure!(rate > 0, "with its receive work on its own core it carries nothing without loss");
+        let outcome = self.stage.load(cell, system, Pace::PerSecond(rate), self.lengths.core)?;
         Ok(Measures::from([
             ("core_ns".into(), outcome.each(outcome.core)),
             ("core_kpps".into(), outcome.per_second() / 1e3),
@@ -160,11 +178,11 @@ impl RelayBench {
     }
 
     /// System calls and completions, trains, loss and order: what is looked at once in a cell, outside of cost trials.
-    fn look(&mut self, cell: Cell, system: &str, peak: f64, measures: &mut Measures) -> Result<()> {
+    fn look(&mut self, cell: Cell, system: &str, pace: Pace, measures: &mut Measures) -> Result<()> {
         let processes = self.stage.processes(system)?;
         if self.allowed.events && !processes.is_empty() {
             let mut events = Events::of(processes)?;
-            let seen = self.stage.saturate(cell, system, COUNTING)?;
+            let seen = self.stage.load(cell, system, pace, COUNTING)?;
             let (calls, completions) = events.read()?.per(seen.datagrams as u64);
             measures.insert("calls".into(), calls);
             measures.insert("completions".into(), completions);
@@ -172,15 +190,19 @@ impl RelayBench {
         let rig = self.stage.rig();
         let mut incoming = Tap::new(rig.left.b(), DATAGRAM_PORTS, LOAD_PROCESSOR)?;
         let mut outgoing = Tap::new(rig.right.b(), DATAGRAM_PORTS, LOAD_PROCESSOR)?;
-        let rate = (peak / 2.0).clamp(1.0, LOOKED_AT_MOST);
-        let (sent, count) =
-            self.stage.send(cell, system, Pace::PerSecond(rate as u64), self.lengths.step.max(COUNTING))?;
+        let rate = match cell.rate {
+            Some(rate) => rate.into(),
+            None => (self.stage.peak(cell, system, self.lengths.step)? / 2.0).clamp(1.0, LOOKED_AT_MOST) as u64,
+        };
+        let pace = Pace::PerSecond(rate);
+        let (sent, count) = self.stage.send(cell, system, pace, self.lengths.step.max(COUNTING))?;
         let lost = sent.datagrams as f64 - count.datagrams(cell.payload);
         measures.insert("loss".into(), (100.0 * lost / sent.datagrams as f64).max(0.0));
         let (incoming, outgoing) = (incoming.take(sent.run)?, outgoing.take(sent.run)?);
         measures.extend(mean_train(&incoming.trains).map(|value| ("train_in".into(), value)));
         if outgoing.dropped == 0 && outgoing.received > 0 {
             ensure!(outgoing.misplaced == 0, "{} datagrams arrived where another flow's belong", outgoing.misplaced);
+            measures.insert("p99".into(), outgoing.latency.value_at_quantile(0.99) as f64 / 1e3);
             measures.insert("reordered".into(), 100.0 * outgoing.reordered as f64 / outgoing.received as f64);
         }
         Ok(())
@@ -211,25 +233,29 @@ impl Experiment for RelayBench {
         let (mut measures, mut notes) = (Measures::new(), Vec::new());
         // The kernel has no program: its work is seen on the core only.
         let kernel = self.stage.processes(system)?.is_empty();
-        let first = self.stage.saturate(cell, system, saturation)?;
+        let pace = cell.rate.map_or(Pace::Full, |rate| Pace::PerSecond(rate.into()));
+        let first = self.stage.load(cell, system, pace, saturation)?;
         if !kernel {
             measures.insert("relay_ns".into(), first.each(first.relay));
         }
-        let peak = self.stage.peak(cell, system, step)?;
+        if cell.rate.is_none() {
+            let peak = self.stage.peak(cell, system, step)?;
+            if round == 1 {
+                measures.insert("loss_free".into(), peak / 1e3);
+            }
+            if peak > 0.0 {
+                measures.insert("overload".into(), first.sent.per_second() / peak);
+            }
+        }
         if round == 1 {
-            measures.insert("loss_free".into(), peak / 1e3);
-            self.look(cell, system, peak, &mut measures)?;
+            self.look(cell, system, pace, &mut measures)?;
         }
         measures.insert("goodput".into(), first.per_second() / 1e3);
         measures.insert("train_out".into(), first.train);
         measures.insert("gbit".into(), first.bytes * 8.0 / first.sent.elapsed.as_secs_f64() / 1e9);
-        if peak > 0.0 {
-            measures.insert("overload".into(), first.sent.per_second() / peak);
-        }
         measures.insert("cpu_s_per_gb".into(), first.machine.as_secs_f64() / (first.bytes / 1e9));
-
-        let limited = !kernel && first.generator_limited(first.relay);
-        if self.allowed.steering {
+        let limited = cell.rate.is_none() && !kernel && first.generator_limited(first.relay);
+        if self.allowed.steering && round <= self.lengths.core_rounds {
             self.stage.steer(true)?;
             let steered = self.steered(cell, system);
             self.stage.steer(false)?;

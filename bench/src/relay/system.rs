@@ -40,6 +40,11 @@ pub trait Running {
     /// The flows it carries, in the order of their numbers: [`Cell::flows`] of them.
     fn flows(&self) -> &[Flow];
 
+    /// Bytes that each datagram has before its body where it arrives.
+    fn head_bytes(&self) -> usize {
+        0
+    }
+
     /// Called between trials, at least every few seconds: whatever keeps registrations alive, and notices that it has died.
     ///
     /// # Errors

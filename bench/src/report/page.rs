@@ -1,6 +1,6 @@
 //! The outcome as one page that needs nothing else: HTML with the style and the drawings inside, no script, nothing to fetch.
 //!
-//! It is well-formed as XML too, so that a test can read it. Every text of a report passes [`Escaped`].
+//! It is well-formed as XML too, so that a test can read it. Every text of a report passes `Escaped`.
 
 mod cell;
 mod curve;

@@ -36,7 +36,8 @@ pub(crate) fn set_up(host: &Host, name: &str, address: Ipv4Addr, prefix: u8, mtu
             let index = found.context("the kernel answers nothing")?.context("look for it")?.header.index;
             let size = LinkUnspec::new_with_index(index).mtu(mtu.into()).build();
             netlink.link().set(size).execute().await.with_context(|| format!("set its MTU to {mtu}"))?;
-            let added = netlink.address().add(index, address.into(), prefix).execute().await;
+            // A program may set its own address meanwhile.
+            let added = netlink.address().add(index, address.into(), prefix).replace().execute().await;
             added.with_context(|| format!("add {address}/{prefix}"))?;
             let on = LinkUnspec::new_with_index(index).up().build();
             netlink.link().set(on).execute().await.context("switch it on")?;

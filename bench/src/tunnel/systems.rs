@@ -1,6 +1,6 @@
 //! The systems: ours, none at all, and programs of others.
 //!
-//! All get inner networks of their own hosts, so all have the same: [`LEFT`] and [`RIGHT`] of [`PREFIX`] bits. Programs of others
+//! All get inner networks of their own hosts, so all have the same: [`LEFT`] and [`RIGHT`] of `PREFIX` bits. Programs of others
 //! have their authors' defaults but for the inner MTU, large socket buffers where there is a setting, and AES-256-GCM where there is
 //! a choice of ciphers. Every program has one core, so settings for more threads stay as they are.
 

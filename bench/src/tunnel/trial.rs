@@ -26,7 +26,8 @@ use crate::rounds::{CellInfo, Experiment, Lineup, Trial};
 pub struct Lengths {
     /// How long TCP runs before it counts.
     pub warm: Duration,
-    /// How long TCP and pings count. Datagrams take as long for the search, a half for the rate found, a quarter for overload.
+    /// How long TCP and pings count. Datagrams take as long for the search, a half for each
+    /// rate to confirm, a quarter for overload.
     pub time: Duration,
     /// How long the control counts.
     pub control: Duration,
@@ -51,7 +52,7 @@ pub fn figures() -> Vec<Figure> {
             "goodput",
             "Gbit/s",
             Higher,
-            "payload delivered to the receiving program; of UDP at the highest rate of which at most 0.1 % was lost in a search",
+            "payload delivered to the receiving program; of UDP at the highest rate found by a search, or just below it: at most 0.1 % of it was lost",
         ),
         Figure::new(
             "cpu_s_per_gb",
@@ -116,7 +117,15 @@ pub fn settings(lengths: &Lengths) -> Vec<(String, String)> {
         ),
         ("MTU", format!("{} on both links; without a tunnel the inner MTU of the cell", Rig::LINK_MTU)),
         ("TCP", format!("{warm:?} before it counts, then {time:?}; socket buffers as the kernel sizes them")),
-        ("UDP", format!("a search of {time:?}, {:?} at the rate found, {:?} at twice that rate", *time / 2, *time / 4)),
+        (
+            "UDP",
+            format!(
+                "a search of {time:?}, {:?} at the rate found and at lower ones until at most 0.1 % is lost, {:?} at twice \
+                 that rate",
+                *time / 2,
+                *time / 4
+            ),
+        ),
         ("control", format!("{control:?} of one TCP stream, or of pings in ping cells, without a tunnel")),
     ]
     .map(|(name, value)| (name.to_owned(), value))

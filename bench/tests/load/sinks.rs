@@ -5,12 +5,12 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::Result;
-use bench::load::Pace;
+use bench::load::{Generator, Head, Pace};
 use bench::relay::Payload;
 use mesh_lab::LinkMode;
 use mesh_wire::frame::FrameType;
 
-use crate::fixture::{Pair, RECEIVER, SENDER, count_until};
+use crate::fixture::{PROCESSOR, Pair, RECEIVER, SENDER, count_until, flows_of};
 
 /// Payload, burst and flows, and how many bursts a run has: little enough for the receive buffer that any kernel grants, so that the
 /// tap may read as late as it likes.
@@ -119,6 +119,41 @@ fn merged_bursts_arrive_one_by_one_where_the_link_cuts() {
         generator.merge_bursts()?;
         let sent = generator.run(Pace::Full, Duration::from_millis(2))?;
         assert_eq!(sent.datagrams, sent.frames * 3, "flows keep their turns");
+        Ok(())
+    });
+}
+
+#[test]
+fn both_sinks_see_what_is_in_channel_data() {
+    mesh_lab::isolated(|| {
+        let pair = Pair::new("channel")?;
+        let (mut counter, mut tap) = (pair.counter()?, pair.tap()?);
+        for mode in [LinkMode::Wire, LinkMode::Veth] {
+            pair.set_mode(mode)?;
+            for (payload, channel) in
+                [(Payload::Bytes(64), 0x4000), (Payload::Bytes(1_200), 0x43e7), (Payload::Imix, 0x4fff)]
+            {
+                let mut flows = flows_of(3);
+                flows.iter_mut().for_each(|flow| flow.head = Head::Channel(channel));
+                let (from, to) = (pair.link.a(), pair.link.b());
+                let mut generator = Generator::new(from, to, &flows, payload, 4, PROCESSOR)?;
+                let before = counter.read()?;
+                // One burst of each of the twelve sizes, so that the mean size is that of the mix.
+                let sent = generator.run(Pace::PerSecond(4_800), Duration::from_millis(10))?;
+                assert_eq!((sent.refused, sent.datagrams), (0, 48), "{payload} {mode}");
+                let heads = 4 * sent.datagrams;
+                let count = count_until(&mut counter, before.payload_bytes() + sent.bytes + heads)?.since(before);
+                assert_eq!(count.payload_bytes(), sent.bytes + heads, "{payload} {mode}");
+                let bodies = count.without_heads(payload, Head::CHANNEL_BYTES);
+                assert_eq!(bodies.payload_bytes(), sent.bytes, "{payload} {mode}");
+                let seen = tap.take(sent.run)?;
+                assert_eq!(
+                    (seen.received, seen.missing, seen.misplaced, seen.dropped),
+                    (48, 0, 0, 0),
+                    "{payload} {mode}"
+                );
+            }
+        }
         Ok(())
     });
 }

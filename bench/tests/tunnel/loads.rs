@@ -7,7 +7,7 @@ use anyhow::Result;
 use bench::tunnel::load::Ends;
 use bench::tunnel::load::ping::ping;
 use bench::tunnel::load::tcp::{TcpLoad, tcp};
-use bench::tunnel::load::udp::{Udp, UdpLoad, udp};
+use bench::tunnel::load::udp::{LOSS_MAX, Udp, UdpLoad, udp};
 use bench::tunnel::{Congestion, Path, Rig};
 use mesh_lab::{Emulation, Lab, LinkMode, isolated};
 
@@ -83,7 +83,8 @@ fn a_dead_link_is_a_loss_of_all() {
         let why = udp(&ends(&rig), &load, None).unwrap_err().to_string();
         assert!(why.contains("none arrived"), "{why}");
         rig.links()[1].up()?;
-        assert!(udp(&ends(&rig), &load, Some(1_000.0))?.steady.received > 0);
+        let outcome = udp(&ends(&rig), &load, Some(1_000.0))?;
+        assert!(outcome.steady.received > 0 && outcome.steady.loss() <= LOSS_MAX, "{outcome:?}");
         Ok(())
     });
 }
@@ -107,6 +108,10 @@ fn a_lossy_link_shows_in_the_loss_and_in_what_tcp_sends_again() {
         // 5,000 datagrams at 5 %: the standard deviation is 0.3 %. On a busy machine fewer are sent, but some hundred always.
         assert!((0.02..0.09).contains(&step.loss()), "{step:?} {dropped:?}");
         assert_eq!(step.reordered, 0, "{step:?}");
+        // At the lowest rate that is tried a step has two hundred datagrams: some are lost.
+        let load = UdpLoad { payload: 64, search: SHORT, time: SHORT, overload: SHORT };
+        let why = udp(&ends, &load, Some(100_000.0)).unwrap_err().to_string();
+        assert!(why.contains("no rate is free of loss"), "{why}");
 
         let outcome = tcp(&ends, &TcpLoad { streams: 1, congestion: Congestion::Bbr, warm: SHORT, time: 3 * SHORT })?;
         assert!(outcome.retransmits > 0 && outcome.total() > 0, "{outcome:?}");
@@ -122,6 +127,7 @@ fn a_search_measures_the_rate_it_found_and_twice_that() {
         let load = UdpLoad { payload: 1_200, search: Duration::from_millis(600), time: SHORT, overload: SHORT };
         let outcome = udp(&ends(&rig), &load, None)?;
         assert!(outcome.rate > 0.0 && outcome.steady.received > 0 && outcome.overload.received > 0, "{outcome:?}");
+        assert!(outcome.steady.loss() <= LOSS_MAX, "{outcome:?}");
         assert!(outcome.steady.sent as f64 <= outcome.rate * outcome.steady.elapsed.as_secs_f64() + 1.0, "{outcome:?}");
         Ok(())
     });

@@ -19,7 +19,7 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, fork, getcwd, getppid, pipe2};
 
@@ -185,6 +185,9 @@ fn close_all_but_stdio(kept: Option<OwnedFd>) {
 
 /// Reaps children until `child` has ended, then ends with its status, as a shell would give it.
 fn wait_and_exit(child: Pid) -> ! {
+    // A Ctrl-C of the terminal is for the program that is waited for.
+    // SAFETY: ignoring a signal runs no code.
+    let _ = unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) };
     let status = loop {
         match waitpid(Pid::from_raw(-1), None) {
             Ok(WaitStatus::Exited(pid, code)) if pid == child => break code,

@@ -31,17 +31,23 @@ pub(super) struct Carrier {
     /// Clients that keep the program's registrations alive.
     clients: Vec<Clients>,
     program: [Process; 1],
+    /// What it writes before bodies.
+    head_bytes: usize,
     /// Its files; gone when it has ended.
     _folder: Option<TempDir>,
 }
 
 impl Carrier {
     pub(super) fn new(program: Process, flows: Vec<Flow>) -> Self {
-        Self { flows, clients: Vec::new(), program: [program], _folder: None }
+        Self { flows, clients: Vec::new(), program: [program], head_bytes: 0, _folder: None }
     }
 
     pub(super) fn with_clients(self, clients: impl IntoIterator<Item = Clients>) -> Self {
         Self { clients: clients.into_iter().collect(), ..self }
+    }
+
+    pub(super) fn with_head_bytes(self, head_bytes: usize) -> Self {
+        Self { head_bytes, ..self }
     }
 
     pub(super) fn with_folder(self, folder: TempDir) -> Self {
@@ -56,6 +62,10 @@ impl Running for Carrier {
 
     fn flows(&self) -> &[Flow] {
         &self.flows
+    }
+
+    fn head_bytes(&self) -> usize {
+        self.head_bytes
     }
 
     fn tend(&mut self) -> Result<()> {

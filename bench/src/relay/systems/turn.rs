@@ -16,6 +16,7 @@ use turn_client_proto::types::{TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
 use super::program::START;
+use crate::load::Head;
 
 /// Clients that wait for answers at one time: their requests fit the receive buffer of any server.
 const AT_ONCE: usize = 32;
@@ -23,8 +24,6 @@ const AT_ONCE: usize = 32;
 const PATIENCE: u16 = 20;
 /// Longest message of a server: what fits a datagram of Ethernet.
 const MESSAGE_BYTES: usize = 1_500;
-/// Channel numbers are from here on (RFC 8656, section 12); messages begin with less.
-const FIRST_CHANNEL: u16 = 0x4000;
 
 /// A name and a password, as a server was told them.
 #[derive(Clone)]
@@ -185,7 +184,7 @@ impl Client {
     fn channel(&mut self, peer: SocketAddr, now: stun::Instant) -> Result<u16> {
         let sent = self.turn.send_to(TransportType::Udp, peer, [0_u8; 4], now).map_err(|error| anyhow!("{error}"))?;
         let data = sent.map(|transmit| transmit.data.build()).unwrap_or_default();
-        let number = data.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
-        number.filter(|number| *number >= FIRST_CHANNEL).with_context(|| format!("there is no channel to {peer}"))
+        let number = data.first_chunk().filter(|bytes: &&[u8; 2]| Head::CHANNEL_FIRST_BYTES.contains(&bytes[0]));
+        number.map(|bytes| u16::from_be_bytes(*bytes)).with_context(|| format!("there is no channel to {peer}"))
     }
 }

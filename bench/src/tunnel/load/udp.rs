@@ -1,10 +1,11 @@
 //! Datagrams at a rate, laid out before the first is sent; what was lost and what came out of order.
 //!
 //! A *step* is one rate for a part of a second. The highest rate of which at most one in a thousand datagrams is lost is searched by
-//! steps; then one step at that rate is measured, and one at twice that rate tells what is left under overload.
+//! short steps. A long one at the rate found must confirm it, else at a lower one: what confirms is what is measured. One at twice
+//! that rate tells what is left under overload.
 //!
-//! The sender never spins, as it shares its core with a gateway: it sends what is due, up to [`sys::BATCH`] datagrams in a call, and
-//! sleeps at least [`NAP`].
+//! The sender never spins, as it shares its core with a gateway: it sends what is due, up to `sys::BATCH` datagrams in a call, and
+//! sleeps at least `NAP`.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -34,6 +35,12 @@ const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const RATES: (f64, f64) = (100.0, 4_000_000.0);
 /// Where a search begins that has no earlier one to begin from.
 const FIRST_RATE: f64 = 10_000.0;
+/// The share of a refused rate that is tried next, the first time; each time after it is the square of the one before.
+const STEP_DOWN: f64 = 0.97;
+/// A tunnel that loses at this share of the rate found loses at any.
+const SHARE_MIN: f64 = 0.021;
+/// A refused rate that is no higher than this many times the confirmed one leaves nothing to try between them.
+const CLOSE: f64 = 1.06;
 /// A sender that reaches less than this share of its rate is what limits.
 const REACHED: f64 = 0.97;
 /// Bytes of a datagram that the receiver reads: the number of the step and the number of the datagram.
@@ -46,7 +53,7 @@ pub struct UdpLoad {
     pub payload: u16,
     /// How long the search may take, about.
     pub search: Duration,
-    /// How long the rate found is measured.
+    /// How long a rate must be free of loss to be confirmed, and is measured.
     pub time: Duration,
     /// How long twice that rate is sent.
     pub overload: Duration,
@@ -82,9 +89,9 @@ impl Step {
 /// What came of a search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UdpOutcome {
-    /// The rate found, for a search to begin from next time, in datagrams a second.
+    /// The rate confirmed, for a search to begin from next time, in datagrams a second.
     pub rate: f64,
-    /// The step at that rate.
+    /// The step that confirmed it: at most [`LOSS_MAX`] of it was lost.
     pub steady: Step,
     /// The step at twice that rate, or as near to it as the sender got.
     pub overload: Step,
@@ -143,10 +150,10 @@ impl Udp {
     }
 }
 
-/// Searches the highest rate free of loss, beginning at `hint` if there is one, and measures it.
+/// Searches the highest rate free of loss, beginning at `hint` if there is one, confirms it and measures it.
 ///
 /// # Errors
-/// As [`Udp::step`], or nothing arrives at the lowest rate.
+/// As [`Udp::step`], or at no rate so little is lost.
 pub fn udp(ends: &Ends<'_>, load: &UdpLoad, hint: Option<f64>) -> Result<UdpOutcome> {
     let mut udp = Udp::open(ends, load.payload)?;
     let mut search = Search::new(hint);
@@ -158,11 +165,49 @@ pub fn udp(ends: &Ends<'_>, load: &UdpLoad, hint: Option<f64>) -> Result<UdpOutc
         let step = udp.step(ends, rate, each.max(Duration::from_millis(30)))?;
         search.learn(rate, &step);
     }
-    let rate = search.best();
-    let steady = udp.step(ends, rate, load.time)?;
-    ensure!(steady.received > 0, "of {} datagrams, {:.0} a second, none arrived", steady.sent, steady.rate());
+    let (rate, steady) = confirm(search.best(), |rate| udp.step(ends, rate, load.time))?;
     let overload = udp.step(ends, 2.0 * rate, load.overload)?;
     Ok(UdpOutcome { rate, steady, overload, sender_limited: search.sender_limited })
+}
+
+/// Goes down from a rate until a step is free of loss, then half-way up again while it is worth it: the highest rate that was free of
+/// loss and its step. The first rates lie close together, so that little is given away; later ones do not, so that few are tried.
+fn confirm(most: f64, mut step: impl FnMut(f64) -> Result<Step>) -> Result<(f64, Step)> {
+    let (mut rate, mut share, mut refused) = (most, STEP_DOWN, None);
+    let mut confirmed = loop {
+        let seen = tried(rate, &mut step)?;
+        if is_free_of_loss(&seen) {
+            break (rate, seen);
+        }
+        if rate <= RATES.0.max(most * SHARE_MIN) {
+            let arrived = if seen.received == 0 { "none".to_owned() } else { seen.received.to_string() };
+            bail!("of {} datagrams, {rate:.0} a second, {arrived} arrived: no rate is free of loss", seen.sent);
+        }
+        refused = Some(rate);
+        rate = (rate * share).max(RATES.0);
+        share *= share;
+    };
+    while let Some(high) = refused.filter(|high| high / confirmed.0 > CLOSE) {
+        let rate = (high * confirmed.0).sqrt();
+        let seen = tried(rate, &mut step)?;
+        if is_free_of_loss(&seen) {
+            confirmed = (rate, seen);
+        } else {
+            refused = Some(rate);
+        }
+    }
+    Ok(confirmed)
+}
+
+/// A step at a rate; once more if it lost too much, because a machine that does something else for a moment costs one step a loss
+/// that is not the tunnel's.
+fn tried(rate: f64, step: &mut impl FnMut(f64) -> Result<Step>) -> Result<Step> {
+    let first = step(rate)?;
+    if is_free_of_loss(&first) { Ok(first) } else { step(rate) }
+}
+
+fn is_free_of_loss(step: &Step) -> bool {
+    step.received > 0 && step.loss() <= LOSS_MAX
 }
 
 /// The search for the highest rate free of loss: up or down by a factor until there is a rate on either side, then between them.
@@ -299,15 +344,7 @@ mod tests {
         let mut search = Search::new(hint);
         for _ in 0..steps {
             let Some(rate) = search.next() else { break };
-            let sent = rate.min(reached);
-            let step = Step {
-                sent: sent as u64,
-                received: sent.min(most) as u64,
-                reordered: 0,
-                elapsed: Duration::from_secs(1),
-                spent: Spent::default(),
-            };
-            search.learn(rate, &step);
+            search.learn(rate, &step(rate.min(reached), most));
         }
         search
     }
@@ -321,6 +358,49 @@ mod tests {
                 let from_hint = found(Some(hint), most, f64::MAX, 6).best();
                 assert!((0.95..=1.0011).contains(&(from_hint / most)), "{from_hint} of {most}");
             }
+        }
+    }
+
+    /// The step at a rate through a tunnel that carries so many datagrams a second and no more.
+    fn step(rate: f64, most: f64) -> Step {
+        let (sent, received) = (rate as u64, rate.min(most) as u64);
+        Step { sent, received, reordered: 0, elapsed: Duration::from_secs(1), spent: Spent::default() }
+    }
+
+    #[test]
+    fn what_confirms_a_rate_is_itself_free_of_loss() {
+        for most in [100_000.0, 98_000.0, 90_000.0, 64_000.0, 50_000.0, 3_000.0] {
+            let mut steps = 0;
+            let through = |rate: f64| {
+                steps += 1;
+                Ok(step(rate, most))
+            };
+            let (rate, seen) = confirm(100_000.0, through).unwrap();
+            assert!((0.94..=1.002).contains(&(rate / most)) && steps <= 25, "{rate} of {most} after {steps}");
+            assert!(seen == step(rate, most) && seen.loss() <= LOSS_MAX, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn one_moment_of_a_busy_machine_refuses_no_rate() {
+        let mut carries = [10_000.0, 50_000.0].into_iter();
+        let (rate, seen) = confirm(50_000.0, |rate| Ok(step(rate, carries.next().unwrap()))).unwrap();
+        assert_eq!((rate, seen.received), (50_000.0, 50_000));
+    }
+
+    #[test]
+    fn a_tunnel_that_always_loses_is_told_soon() {
+        for (most, arriving, word) in
+            [(100_000.0, 0.5, " arrived"), (300.0, 0.5, "50 arrived"), (300.0, 0.0, "none arrived")]
+        {
+            let mut steps = 0;
+            let lossy = |rate: f64| {
+                steps += 1;
+                Ok(step(rate, rate * arriving))
+            };
+            let why = confirm(most, lossy).unwrap_err().to_string();
+            assert!(why.contains(word) && why.contains("no rate is free of loss"), "{why}");
+            assert!(steps <= 16, "{steps}");
         }
     }
 

@@ -41,6 +41,7 @@ mod linux {
 
     pub(crate) fn main() -> ExitCode {
         match options().and_then(|options| {
+            mesh_lab::pass_interrupts_on()?;
             mesh_lab::enter()?;
             demo(&options)
         }) {
@@ -67,11 +68,16 @@ mod linux {
             }
         }
         Ok(Options {
-            transfer: transfer.context("--transfer FILE is missing")?,
-            gateway: gateway.context("--gateway FILE is missing")?,
+            transfer: absolute(transfer.context("--transfer FILE is missing")?)?,
+            gateway: absolute(gateway.context("--gateway FILE is missing")?)?,
             engine,
             keep,
         })
+    }
+
+    /// The programs are started in another folder.
+    fn absolute(program: PathBuf) -> Result<PathBuf> {
+        program.canonicalize().with_context(|| format!("there is no program {}", program.display()))
     }
 
     fn demo(options: &Options) -> Result<()> {
