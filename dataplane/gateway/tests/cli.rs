@@ -63,6 +63,10 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
             &["-token", "x", "-trans", "host"],
             "gateway: -trans: host has no port: give HOST:PORT, as in example.com:8000 or [2001:db8::1]:8000\n",
         ),
+        (
+            &["-token", "x", "-trans", "255.255.255.255:8000"],
+            "gateway: -trans: 255.255.255.255:8000 is no address of one host: give the transfer's own, as in 203.0.113.10:8000\n",
+        ),
         (&["-iface"], "gateway: flag -iface needs a value: write it as -iface=VALUE\n"),
     ] {
         assert_eq!(ended(place.path(), words), (Some(2), String::new(), expect.into()));
@@ -78,6 +82,7 @@ fn what_the_system_refuses_is_one_line_and_exit_code_1() {
             &["-token", "x", "-ip", "126.0.0.1/8", "-iface", "192.0.2.77"],
             "-iface 192.0.2.77: no interface has this address",
         ),
+        (&["-token", "x", "-secret-file", "/nowhere"], "give the path of a file that this user can read"),
         (&["status"], "no running gateway answers: start it"),
     ] {
         let (code, out, err) = ended(place.path(), words);

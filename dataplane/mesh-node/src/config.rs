@@ -4,10 +4,10 @@
 //! and never repeat the value of one that may hold a secret.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use mesh_wire::message::NAME_BYTES_MAX;
 
 use crate::cli::flags::{Flag, Kind};
@@ -90,12 +90,7 @@ impl Settings {
     /// The number of a flag, within `least..=most`.
     pub fn number(&self, name: &str, least: u32, most: u32) -> Result<u32, Failure> {
         let number = self.text(name).parse().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| {
-            Failure::Usage(format!(
-                "-{name} is not a number in {least}..{most}: give one, as in -{name} {}",
-                least.max(1)
-            ))
-        })
+        number.ok_or_else(|| not_a_number(name, least, most, least.max(1)))
     }
 
     /// Whether a switch is on. Accepts what Go's `flag` package accepts.
@@ -131,10 +126,14 @@ impl Settings {
     }
 }
 
+fn not_a_number(name: &str, least: u32, most: u32, example: u32) -> Failure {
+    Failure::Usage(format!("-{name} is not a number in {least}..{most}: give one, as in -{name} {example}"))
+}
+
 /// Reads a TOML file whose keys are flags without dashes.
 fn read_file(path: &Path, flags: &[Flag]) -> Result<Vec<(&'static str, String)>, Failure> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read -config {shown}"))?;
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable("config", path, &error))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         // The error's own text shows the line it stumbled over, which may hold the token.
         let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
@@ -154,25 +153,32 @@ fn read_file(path: &Path, flags: &[Flag]) -> Result<Vec<(&'static str, String)>,
             (Kind::Int, toml::Value::Integer(number)) => number.to_string(),
             (Kind::Bool, toml::Value::Boolean(on)) => on.to_string(),
             (Kind::Text, _) => return Err(wrong("wants text: put it in quotes")),
-            (Kind::Int, _) => return Err(wrong("wants a number: write it without quotes")),
-            (Kind::Bool, _) => return Err(wrong("wants true or false: write it without quotes")),
+            (Kind::Int, toml::Value::String(_)) => return Err(wrong("wants a number: write it without quotes")),
+            (Kind::Int, _) => return Err(wrong("wants a whole number: write digits alone")),
+            (Kind::Bool, toml::Value::String(_)) => return Err(wrong("wants true or false: write it without quotes")),
+            (Kind::Bool, _) => return Err(wrong("wants true or false: write one of the two")),
         };
         values.push((flag.name, value));
     }
     Ok(values)
 }
 
+/// A file that a flag names cannot be read.
+fn unreadable(flag: &str, path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let what = format!("cannot read -{flag} {}", path.display());
+    trouble(what, error, "give the path of a file that this user can read")
+}
+
 /// Reads a secret from a file: all of it but the line end.
 fn read_secret(path: &Path, flag: &str) -> Result<SecretString, Failure> {
     let shown = path.display();
-    let length = std::fs::metadata(path).with_context(|| format!("cannot read -{flag} {shown}"))?.len();
+    let length = std::fs::metadata(path).map_err(|error| unreadable(flag, path, &error))?.len();
     if length > SECRET_BYTES_MAX {
         return Err(Failure::Usage(format!(
             "-{flag} {shown} is longer than {SECRET_BYTES_MAX} bytes: name another file"
         )));
     }
-    let text =
-        zeroize::Zeroizing::new(std::fs::read_to_string(path).with_context(|| format!("cannot read -{flag} {shown}"))?);
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|error| unreadable(flag, path, &error))?);
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
         return Err(Failure::Usage(format!("-{flag} {shown} is empty: write the secret into it")));
@@ -273,6 +279,9 @@ impl GatewayOptions {
     /// Smallest outer packet: what IPv6 promises everywhere (RFC 8200 section 5).
     pub const MTU_MIN: u16 = 1280;
 
+    /// What messages suggest.
+    const MTU_EXAMPLE: u32 = 1400;
+
     /// Checks the settings.
     pub fn from_settings(settings: &Settings) -> Result<Self, Failure> {
         let common = CommonOptions::from_settings(settings)?;
@@ -282,20 +291,16 @@ impl GatewayOptions {
             ));
         }
         let (ip, prefix) = parse_ip(settings.text("ip"))?;
-        let mtu = match settings.number("mtu", 0, 65_535)? {
-            0 => None,
-            mtu => Some(u16::try_from(mtu).ok().filter(|mtu| *mtu >= Self::MTU_MIN).ok_or_else(|| {
-                Failure::Usage(format!(
-                    "-mtu {mtu} is less than {}: give what the network outside carries",
-                    Self::MTU_MIN
-                ))
-            })?),
+        let mtu = match settings.text("mtu").parse::<u16>() {
+            Ok(0) => None,
+            Ok(mtu) if mtu >= Self::MTU_MIN => Some(mtu),
+            _ => return Err(not_a_number("mtu", Self::MTU_MIN.into(), 65_535, Self::MTU_EXAMPLE)),
         };
         Ok(Self {
             common,
             ip,
             prefix,
-            trans: settings.text("trans").parse().map_err(|why| Failure::Usage(format!("-trans: {why}")))?,
+            trans: parse_trans(settings.text("trans"))?,
             iface: settings.text("iface").to_owned(),
             iface_given: settings.origin("iface") != Origin::Default,
             mtu,
@@ -329,6 +334,20 @@ fn parse_ip(text: &str) -> Result<(Ipv4Addr, u8), Failure> {
     Ok((ip, prefix))
 }
 
+/// `HOST:PORT` of something that a datagram can be sent to.
+fn parse_trans(text: &str) -> Result<HostPort, Failure> {
+    let trans: HostPort = text.parse().map_err(|why| Failure::Usage(format!("-trans: {why}")))?;
+    let Ok(address) = trans.host.parse::<IpAddr>() else { return Ok(trans) };
+    let address = address.to_canonical();
+    if address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(Failure::Usage(format!(
+            "-trans: {text} is no address of one host: give the transfer's own, as in 203.0.113.10:{}",
+            trans.port
+        )));
+    }
+    Ok(trans)
+}
+
 fn parse_name(text: &str) -> Result<String, Failure> {
     let given = !text.is_empty();
     let name = if given { text.to_owned() } else { crate::imp::host_name() };
@@ -359,6 +378,15 @@ fn parse_key(text: &str) -> Result<Option<[u8; 32]>, Failure> {
 /// An error that the operating system caused, as one line with its remedy.
 pub(crate) fn trouble(what: impl std::fmt::Display, error: &std::io::Error, remedy: &str) -> anyhow::Error {
     anyhow!("{what}: {error}: {remedy}")
+}
+
+/// The same for a directory that cannot be made or used; `File exists` does not tell that a file is in its place.
+pub(crate) fn directory_trouble(what: &str, directory: &Path, error: &std::io::Error, remedy: &str) -> anyhow::Error {
+    let what = format!("{what} {}", directory.display());
+    match directory.exists() && !directory.is_dir() {
+        true => anyhow!("{what}: it is no directory: {remedy}"),
+        false => trouble(what, error, remedy),
+    }
 }
 
 #[cfg(test)]

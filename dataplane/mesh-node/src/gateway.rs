@@ -1,5 +1,7 @@
 //! The program `gateway`: one virtual interface, one data thread, and the main thread that resolves names and tells events.
 
+mod lines;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc;
@@ -11,8 +13,8 @@ use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
 use mesh_core::seam::Moment;
 use mesh_core::session::PublicKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
-use mesh_wire::message::RefusedReason;
 
+use self::lines::{introduce, other_key, refusal, tell};
 use crate::cli::Failure;
 use crate::config::GatewayOptions;
 use crate::engine::portable::Portable;
@@ -36,6 +38,9 @@ use crate::{clock, hex, imp, limits, log};
 
 /// How long the status waits for the data thread.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A transfer is told to be silent after this time without an answer, as the state machine does.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// The virtual interface is called so, with a number.
 const INTERFACE_PREFIX: &str = "mesh";
@@ -257,6 +262,9 @@ impl Start {
             log,
         };
         let status = serve_status(&format!("gateway-{interface}"), report);
+        if let Some(remnant) = status.as_ref().and_then(StatusServer::remnant) {
+            stopping.removes(remnant);
+        }
 
         let life = Life {
             options: &options,
@@ -265,6 +273,8 @@ impl Start {
             wakes,
             resolving: false,
             unresolved: false,
+            cause_told: false,
+            silence_due: None,
             routed: outside == Outside::Routed,
             told_route: None,
         };
@@ -310,6 +320,10 @@ struct Life<'a, E: Make> {
     resolving: bool,
     /// Whether it was told that the name does not resolve.
     unresolved: bool,
+    /// Whether it was told why the transfer is of no use: its silence has a cause then.
+    cause_told: bool,
+    /// When to tell of silence: it was noticed while there was no address to send to.
+    silence_due: Option<Instant>,
     /// Whether the sockets are tied to no interface.
     routed: bool,
     /// The route that was told last.
@@ -349,7 +363,8 @@ impl<E: Make> Life<'_, E> {
         match result {
             Ok(addresses) => {
                 if std::mem::take(&mut self.unresolved) {
-                    announce(format_args!("{} resolves again", self.options.trans.host));
+                    announce(format_args!("{} resolves now", self.options.trans.host));
+                    self.silence_due = self.silence_due.map(|_| Instant::now() + SILENCE);
                 }
                 if self.routed {
                     self.tell_route(&addresses);
@@ -391,8 +406,15 @@ impl<E: Make> Life<'_, E> {
     fn event(&mut self, event: Event, key: Option<PublicKey>) -> anyhow::Result<()> {
         let trans = &self.options.trans;
         match event {
-            Event::ResolveTransfer => self.resolve(),
+            // Asked each second while the transfer does not answer.
+            Event::ResolveTransfer => {
+                if !self.unresolved && self.silence_due.is_some_and(|due| Instant::now() >= due) {
+                    self.tell_silence();
+                }
+                self.resolve();
+            }
             Event::Registered { transfer, observed, first, .. } => {
+                (self.cause_told, self.silence_due) = (false, None);
                 let line = format!("registered with {trans} ({transfer}) as {}, seen at {observed}", self.options.ip);
                 if first {
                     announce(line)
@@ -412,92 +434,45 @@ impl<E: Make> Life<'_, E> {
                 }
                 announce_warning(why);
             }
-            // A name that does not resolve has its own line.
-            Event::TransferSilent { tried } if tried.is_empty() && self.unresolved => {}
-            Event::TransferSilent { .. } => announce_warning(format_args!(
-                "no answer from {trans}: wrong token, wrong port or UDP blocked; silence tells no more. It is tried again each second"
-            )),
-            Event::TransferBack => announce(format_args!("{trans} answers")),
-            Event::TransferKeyChanged => announce_warning(format_args!(
-                "{trans} shows another key than before: if the transfer was set up anew, delete {} or give -trans-key; else someone is in its place",
-                self.state.pin_path(trans).display()
-            )),
-            Event::VersionMismatch { lowest, highest } => announce_warning(format_args!(
-                "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
-            )),
+            // Nothing could be sent: the network outside is not to blame yet.
+            Event::TransferSilent { tried } if tried.is_empty() => {
+                if !std::mem::replace(&mut self.unresolved, true) {
+                    announce_warning(format_args!(
+                        "{} does not resolve yet: check -trans and the name servers; it is tried again each second",
+                        trans.host
+                    ));
+                }
+                self.silence_due = Some(Instant::now() + SILENCE);
+            }
+            Event::TransferSilent { .. } => self.tell_silence(),
+            Event::TransferBack => {
+                (self.cause_told, self.silence_due) = (false, None);
+                announce(format_args!("{trans} answers"));
+            }
+            Event::TransferKeyChanged => {
+                self.cause_told = true;
+                announce_warning(other_key(self.options, &self.state.pin_path(trans)));
+            }
+            Event::VersionMismatch { lowest, highest } => {
+                self.cause_told = true;
+                announce_warning(format_args!(
+                    "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
+                ));
+            }
             Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => tell(&event),
         }
         Ok(())
     }
-}
 
-fn refusal(reason: RefusedReason, ip: Ipv4Addr) -> String {
-    match reason {
-        RefusedReason::AddressTaken => format!("the address {ip} is taken by another gateway: choose another -ip"),
-        RefusedReason::KeyInUse => format!(
-            "another running gateway has this machine's key for {ip} (a cloned machine?): delete its key from the -state directory here, and start again"
-        ),
-        RefusedReason::Full => "the namespace is full: use another port of the transfer in -trans".into(),
-        RefusedReason::BadAddress => format!("the transfer does not accept {ip} as an address: choose another -ip"),
-    }
-}
-
-/// One line for each event that concerns a peer.
-fn tell(event: &Event) {
-    match event {
-        Event::PeerUp { ip4, key, verified } => {
-            tracing::info!(peer = %ip4, key = %hex::encode(&key[..4]), verified, "session");
+    /// Says that nothing comes back, unless it was told what is wrong.
+    fn tell_silence(&mut self) {
+        self.silence_due = None;
+        if !self.cause_told {
+            announce_warning(format_args!(
+                "no answer from {}: wrong token, wrong port or UDP blocked; silence tells no more. It is tried again each second",
+                self.options.trans
+            ));
         }
-        Event::PeerDown { ip4 } => tracing::info!(peer = %ip4, "session ended"),
-        Event::Impostor { ip4 } => {
-            tracing::warn!(peer = %ip4, "someone with another key is in the place of a peer: refused")
-        }
-        Event::ResolveTransfer
-        | Event::Registered { .. }
-        | Event::Refused { .. }
-        | Event::TransferSilent { .. }
-        | Event::TransferBack
-        | Event::TransferKeyChanged
-        | Event::VersionMismatch { .. } => {}
-    }
-}
-
-/// The first lines: what runs, and what a user should know of it.
-fn introduce(
-    options: &GatewayOptions,
-    selection: &Selection,
-    outside: &Outside,
-    interface: &str,
-    ula: Option<Ipv6Addr>,
-    fingerprint: &str,
-) {
-    let ula = ula.map_or(String::new(), |ula| format!(" and {ula}"));
-    announce(format_args!(
-        "gateway {}: {interface} is {}/{}{ula}; engine {selection}",
-        env!("CARGO_PKG_VERSION"),
-        options.ip,
-        options.prefix
-    ));
-    announce(format_args!("token fingerprint {fingerprint}"));
-    match outside {
-        Outside::Interface { name, ipv4, ipv6 } => {
-            let addresses: Vec<String> =
-                ipv4.map(|ip| ip.to_string()).into_iter().chain(ipv6.map(|ip| ip.to_string())).collect();
-            announce(format_args!("sending from {name} ({})", addresses.join(", ")));
-        }
-        // Told as soon as the transfer's address is known.
-        Outside::Routed => {}
-    }
-    if iface::is_public(options.ip) {
-        let network = Ipv4Addr::from_bits(options.ip.to_bits() & !(u32::MAX >> options.prefix));
-        announce(format_args!(
-            "note: {network}/{} is public address space: its owners cannot be reached while this runs; \
-             choose a private network on all gateways to avoid it, as in -ip 10.77.0.1",
-            options.prefix
-        ));
-    }
-    if options.common.token.is_weak() {
-        announce_warning("the token is easy to guess: use 16 random characters or more");
     }
 }
 

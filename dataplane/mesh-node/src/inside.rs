@@ -60,6 +60,12 @@ pub enum InsideError {
         "there is no /dev/net/tun: load the driver with `modprobe tun`; in a container, pass the device in (--device /dev/net/tun)"
     )]
     NoDriver,
+    /// Something else is in the place of the TUN driver.
+    #[cfg(target_os = "linux")]
+    #[error(
+        "/dev/net/tun is not the TUN driver: remove it and run `mknod /dev/net/tun c 10 200`; in a container, pass the device in (--device /dev/net/tun)"
+    )]
+    NotDriver,
     /// `wintun.dll` is missing.
     #[cfg(windows)]
     #[error("{0} is missing: put the wintun.dll that came with the program beside it")]
@@ -89,22 +95,22 @@ pub enum InsideError {
         last: String,
     },
     /// The system refused for a reason of its own.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {cause}")]
     System {
         /// What was refused.
         doing: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 impl InsideError {
-    fn system(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        let (doing, source) = (doing.into(), source.into());
-        if source.kind() == io::ErrorKind::PermissionDenied {
+    fn system(doing: impl Into<String>, cause: impl Into<io::Error>) -> Self {
+        let (doing, cause) = (doing.into(), cause.into());
+        if cause.kind() == io::ErrorKind::PermissionDenied {
             return Self::NotPermitted { doing };
         }
-        Self::System { doing, source }
+        Self::System { doing, cause }
     }
 }
 

@@ -99,11 +99,8 @@ pub fn start(options: &CommonOptions, name: &str) -> anyhow::Result<LogGuard> {
     )]
     let now = SystemTime::now;
     let file = RotatingFile::open(&options.log, name, Limits::default(), now).map_err(|error| {
-        crate::config::trouble(
-            format_args!("cannot write logs in {}", options.log.display()),
-            &error,
-            "give another directory with -log, or -debug",
-        )
+        let remedy = "give another directory with -log, or -debug";
+        crate::config::directory_trouble("cannot write logs in", &options.log, &error, remedy)
     })?;
     let (writer, worker) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(file);

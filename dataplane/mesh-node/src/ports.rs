@@ -52,6 +52,11 @@ impl Busy {
         self.0.insert(port);
     }
 
+    /// Whether this port is not bound yet.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.contains(&port)
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()

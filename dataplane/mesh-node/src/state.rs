@@ -16,7 +16,7 @@ use mesh_core::session::PublicKey;
 use mesh_core::session::handshake::StaticKey;
 use zeroize::Zeroizing;
 
-use crate::config::trouble;
+use crate::config::{directory_trouble, trouble};
 use crate::resolve::HostPort;
 use crate::{hex, imp};
 
@@ -52,11 +52,7 @@ impl StateDirectory {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&directory).map_err(|error| {
-            trouble(
-                format_args!("cannot keep keys in {}", directory.display()),
-                &error,
-                "give another directory with -state",
-            )
+            directory_trouble("cannot keep keys in", &directory, &error, "give another directory with -state")
         })?;
         Ok(Self(directory))
     }

@@ -172,7 +172,7 @@ impl Start {
             let (selection, fingerprint, key, cores) =
                 (selection.clone(), fingerprint.clone(), key.clone(), cores.len());
             let options = &options;
-            move || introduce(options, &selection, cores, &fingerprint, &key, &token)
+            move |first_bound| introduce(options, first_bound, &selection, cores, &fingerprint, &key, &token)
         };
         let report = Report {
             fingerprint,
@@ -189,6 +189,9 @@ impl Start {
             log,
         };
         let status = serve_status(&format!("transfer-{}", options.bind), report);
+        if let Some(remnant) = status.as_ref().and_then(StatusServer::remnant) {
+            stopping.removes(remnant);
+        }
 
         let outcome = keep(&woken, &mut shares, &mut busy, started, &shown, greeting);
         for worker in &workers {
@@ -216,14 +219,15 @@ fn keep<E: Make>(
     busy: &mut Busy,
     started: Instant,
     shown: &Shown,
-    greet: impl FnOnce(),
+    greet: impl FnOnce(u16),
 ) -> anyhow::Result<()> {
     let (mut warned, mut greet) = (false, Some(greet));
     loop {
         if shares.bound > 0
             && let Some(greet) = greet.take()
         {
-            greet();
+            // A port is bound, so one of them is the first.
+            greet((shares.first..=u16::MAX).find(|&port| !busy.contains(port)).unwrap_or(shares.first));
         }
         let wake = match busy.retry_in(started.elapsed()) {
             Some(interval) => woken.recv_timeout(interval),
@@ -323,6 +327,7 @@ struct Shown {
 /// The first lines: what runs, how to compare tokens, how to join.
 fn introduce(
     options: &TransferOptions,
+    first_bound: u16,
     selection: &Selection,
     cores: usize,
     fingerprint: &str,
@@ -347,7 +352,7 @@ fn introduce(
             "the token is easy to guess: use 16 random characters or more, or leave -token away to have one made",
         );
     }
-    let target = HostPort { host: options.public.clone(), port: options.bind };
+    let target = HostPort { host: options.public.clone(), port: first_bound };
     announce(format_args!("join with: gateway -ip 172.168.0.1 -trans {target} -token 'TOKEN'"));
     if !options.public_given {
         announce("note: -public is not given; put this host's public name or address in its place above");

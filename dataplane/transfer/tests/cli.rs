@@ -195,6 +195,50 @@ fn without_a_port_the_start_fails() {
 }
 
 #[test]
+fn the_line_to_join_by_names_a_port_that_is_bound() {
+    let place = tempfile::tempdir().unwrap();
+    let first = free_ports(32_000..32_700, 3);
+    let _holder = UdpSocket::bind(("::", first)).unwrap();
+    let mut running =
+        Running::start(place.path(), &["-bind", &first.to_string(), "-nums", "3", "-public", "192.0.2.1"]);
+    let said = running.until("join with: ");
+    assert!(said.contains(&format!("-trans 192.0.2.1:{} -token", first + 1)), "{said}");
+    assert_eq!(running.stop(Signal::SIGTERM).0, Some(0));
+}
+
+/// `timeout` signals its child and at once the child's group. Sent by different signals, none of them is merged.
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_wish() {
+    let place = tempfile::tempdir().unwrap();
+    let bind = free_ports(32_000..32_700, 20).to_string();
+    let mut running = Running::start(place.path(), &["-bind", &bind, "-nums", "20"]);
+    running.until("join with: ");
+    let process = Pid::from_raw(running.child.id().try_into().unwrap());
+    kill(process, Signal::SIGHUP).unwrap();
+    kill(process, Signal::SIGINT).unwrap();
+    let (code, rest) = running.stop(Signal::SIGTERM);
+    assert_eq!((code, rest.lines().last()), (Some(0), Some("stopped")));
+    assert_eq!(std::fs::read_dir(place.path().join("run")).unwrap().count(), 0, "its status socket is gone");
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_is_named_as_one() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let bind = free_ports(32_700..33_000, 1).to_string();
+    for (flag, expect) in [
+        (
+            "-log",
+            "transfer: cannot write logs in file: it is no directory: give another directory with -log, or -debug\n",
+        ),
+        ("-state", "transfer: cannot keep keys in file: it is no directory: give another directory with -state\n"),
+    ] {
+        let (code, _, err) = ended(place.path(), &["-bind", &bind, "-nums", "1", flag, "file"]);
+        assert_eq!((code, err.as_str()), (Some(1), expect));
+    }
+}
+
+#[test]
 fn a_killed_transfer_is_followed_at_once_with_the_same_key() {
     let place = tempfile::tempdir().unwrap();
     let bind = free_ports(29_000..32_000, 50).to_string();

@@ -206,7 +206,11 @@ fn explain(error: &clap::Error) -> String {
     }
     // A token that was glued to its flag is no name.
     let unknown = |text: String| {
-        let text = flag(text);
+        // With more dashes than a flag has, it is the dashes that are wrong.
+        let text = match text.strip_prefix("--").filter(|rest| rest.starts_with('-')) {
+            Some(_) => text.split([' ', '=']).next().unwrap_or_default().to_owned(),
+            None => flag(text),
+        };
         let glued = SECRETS.iter().find(|name| text.trim_start_matches('-').starts_with(**name));
         glued.map_or(text, |name| format!("-{name}…"))
     };

@@ -105,6 +105,8 @@ fn what_is_wrong_is_named() {
         (&["-engine", "fast"], "-engine"),
         (&["-debug=maybe"], "-debug is a switch"),
         (&["-tokn", "x"], "unknown flag -tokn: did you mean -token?"),
+        (&["---debug"], "unknown flag ---debug: did you mean -debug?"),
+        (&["---zzzzzz=x"], "unknown flag ---zzzzzz: -help lists"),
         (&["-zzzzzz"], "unknown flag -zzzzzz: -help lists"),
         (&["-token"], "flag -token needs a value"),
         (&["word"], "belongs to no flag"),
@@ -121,7 +123,18 @@ fn what_is_wrong_is_named() {
         (&["-ip", "224.0.0.1"], "no address for a host"),
         (&["-ip", "10.0.0.1/31"], "outside /8../30"),
         (&["-trans", "host"], "-trans: host has no port"),
-        (&["-mtu", "576"], "-mtu 576 is less than 1280"),
+        (&["-mtu", "576"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),
+        (&["-mtu", "abc"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),
+        (&["-mtu", "65536"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),
+        (
+            &["-trans", "255.255.255.255:8000"],
+            "-trans: 255.255.255.255:8000 is no address of one host: give the transfer's own",
+        ),
+        (&["-trans", "0.0.0.0:8000"], "is no address of one host"),
+        (&["-trans", "239.1.2.3:8000"], "is no address of one host"),
+        (&["-trans", "[ff02::1]:8000"], "is no address of one host"),
+        (&["-trans", "[::]:8000"], "is no address of one host"),
+        (&["-trans", "[::ffff:224.0.0.1]:8000"], "is no address of one host"),
         (&["-trans-key", "abc"], "-trans-key is not a key"),
     ] {
         let line = [&["-token", "x"], line].concat();
@@ -136,6 +149,9 @@ fn a_refusal_never_repeats_a_token() {
         &["word", "-token", "s3cr3t"][..],
         &["-token", "s3cr3t", "-tokn", "s3cr3t"],
         &["-tokn=s3cr3t"],
+        &["---tokens3cr3t"],
+        &["---token=s3cr3t"],
+        &["---token", "s3cr3t"],
         &["s3cr3t"],
         &["-token=s3cr3t", "-bogus"],
         &["-tokens3cr3t"],
@@ -188,7 +204,9 @@ fn another_mask_can_be_chosen() {
 #[test]
 fn a_bad_file_is_explained_without_showing_its_lines() {
     for (text, expect) in [
-        ("bind = \"8000\"\n", "bind: wants a number"),
+        ("bind = \"8000\"\n", "bind: wants a number: write it without quotes"),
+        ("bind = 1.5\n", "bind: wants a whole number: write digits alone"),
+        ("debug = \"on\"\n", "debug: wants true or false: write it without quotes"),
         ("token = 5\n", "token: wants text"),
         ("debug = 1\n", "debug: wants true or false"),
         ("tokn = \"s3cr3t\"\n", "tokn: unknown key"),
@@ -199,5 +217,14 @@ fn a_bad_file_is_explained_without_showing_its_lines() {
         let why = refused(transfer(&["-config", config.path().to_str().unwrap()], &[]));
         assert!(why.contains(expect) && !why.contains("s3cr3t"), "{why}");
     }
-    assert!(matches!(transfer(&["-config", "/nowhere.toml"], &[]), Err(Failure::Other(_))));
+}
+
+#[test]
+fn a_file_that_is_not_there_has_a_remedy() {
+    for flag in ["-config", "-token-file"] {
+        let Err(Failure::Other(error)) = transfer(&[flag, "/nowhere"], &[]) else { panic!("{flag} is not read") };
+        let why = format!("{error:#}");
+        assert!(why.starts_with(&format!("cannot read {flag} /nowhere: ")), "{why}");
+        assert!(why.ends_with(": give the path of a file that this user can read"), "{why}");
+    }
 }

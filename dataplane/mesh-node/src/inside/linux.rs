@@ -54,6 +54,8 @@ fn create(hint: &str) -> Result<(OwnedFd, String), InsideError> {
             Ok(()) => return Ok((fd, name)),
             // Taken since it was looked for.
             Err(Errno::EBUSY | Errno::EEXIST | Errno::EINVAL) => {}
+            // A file, or another device.
+            Err(Errno::ENOTTY) => return Err(InsideError::NotDriver),
             Err(error) => return Err(InsideError::system(format!("make the interface {name}"), error)),
         }
     }

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+/// A silence of the transfer is shown beyond so many seconds: one lost answer is none.
+const SILENCE_SHOWN: u64 = 5;
+
 /// A table whose columns are as wide as their widest cell. Without rows it is empty.
 fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
@@ -135,6 +138,14 @@ pub(super) fn transfer(document: &Value) -> String {
     text + "\n" + &members + &tail(document)
 }
 
+/// How it is with the transfer; a registration says little once the transfer is silent.
+fn transfer_state(transfer: &Value) -> String {
+    match transfer["silent_seconds"].as_u64() {
+        Some(silent) if silent > SILENCE_SHOWN => format!("silent for {}", seconds(&silent.into())),
+        _ => cell(&transfer["state"]),
+    }
+}
+
 /// A [`super::GatewayReport`].
 pub(super) fn gateway(document: &Value) -> String {
     let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));
@@ -152,7 +163,7 @@ pub(super) fn gateway(document: &Value) -> String {
         cell(&document["outside"]),
         route,
         cell(&document["trans"]),
-        cell(&transfer["state"]),
+        transfer_state(transfer),
         cell(&transfer["endpoint"]),
         cell(&transfer["observed"]),
     );
@@ -203,6 +214,21 @@ mod tests {
     #[test]
     fn names_cannot_steer_the_terminal() {
         assert_eq!(cell(&"\x1b[2Jx".into()), "?[2Jx");
+    }
+
+    #[test]
+    fn a_transfer_that_is_silent_is_not_called_registered() {
+        for (silent, expect) in [
+            (Value::Null, "transfer h:8000: registered at -"),
+            (5.into(), "transfer h:8000: registered at -"),
+            (6.into(), "transfer h:8000: silent for 6 s at -"),
+            (300.into(), "transfer h:8000: silent for 5 min at -"),
+        ] {
+            let text = gateway(&serde_json::json!({
+                "trans": "h:8000", "transfer": { "state": "registered", "silent_seconds": silent },
+            }));
+            assert!(text.contains(expect), "{expect} is not in {text}");
+        }
     }
 
     #[test]

@@ -50,9 +50,9 @@ impl StatusServer {
         drop(self);
     }
 
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file that stays if the process ends without dropping this.
+    pub fn remnant(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
     }
 }
 
@@ -164,11 +164,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let places = [PathBuf::from("/proc/nowhere"), directory.path().join("run")];
         let server = StatusServer::start_in(&places, "gateway-mesh0", || "{\"pid\":1}".into()).unwrap();
-        assert_eq!(fs::metadata(server.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&server.path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&places[1]).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(ask_all_in(&places, "gateway").unwrap(), ["{\"pid\":1}"]);
         assert!(ask_all_in(&places, "gate").unwrap().is_empty() && ask_all_in(&places, "transfer").unwrap().is_empty());
-        let path = server.path().to_owned();
+        let path = server.path.clone();
         drop(server);
         assert!(!path.exists());
     }
@@ -179,7 +179,7 @@ mod tests {
         let places = [directory.path().to_owned()];
         drop(UnixListener::bind(directory.path().join("gateway-mesh0.sock")).unwrap());
         let one = StatusServer::start_in(&places, "gateway-mesh0", || "1".into()).unwrap();
-        assert_eq!(one.path(), directory.path().join("gateway-mesh0.sock"));
+        assert_eq!(one.path, directory.path().join("gateway-mesh0.sock"));
         let two = StatusServer::start_in(&places, "gateway-mesh0", || "2".into()).unwrap();
         let mut answers = ask_all_in(&places, "gateway").unwrap();
         answers.sort();
@@ -192,12 +192,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let places = [directory.path().to_owned()];
         let server = StatusServer::start_in(&places, "transfer-8000", || "x".into()).unwrap();
-        let mut client = UnixStream::connect(server.path()).unwrap();
+        let mut client = UnixStream::connect(&server.path).unwrap();
         client.write_all(b"secret\n").unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "{\"error\":\"unknown question\"}");
-        drop(UnixStream::connect(server.path()).unwrap());
+        drop(UnixStream::connect(&server.path).unwrap());
         assert_eq!(ask_all_in(&places, "transfer").unwrap(), ["x"]);
     }
 }

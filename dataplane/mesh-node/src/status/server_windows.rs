@@ -1,7 +1,7 @@
 //! Windows: the verb says that there is no pipe to ask.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// Would answer `status`; there is nothing to ask it by.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ impl StatusServer {
     /// Nothing is to be ended.
     pub fn end(self) {}
 
-    /// Nowhere.
-    pub fn path(&self) -> &Path {
-        Path::new("")
+    /// Nothing stays.
+    pub fn remnant(&self) -> Option<PathBuf> {
+        None
     }
 }
 
