@@ -63,7 +63,7 @@ impl Rival {
     /// Its name on the command line and in all tables.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Mmsg => "mmsg",
+            Self::Mmsg => "recvmmsg",
             Self::Recvfrom => "recvfrom",
             Self::Epoll => "epoll",
             Self::Tokio => "tokio",

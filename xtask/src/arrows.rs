@@ -7,8 +7,12 @@ pub(crate) const CHAIN: &str = "bench -> dataplane -> compat-win";
 /// The same as pairs.
 const ARROWS: [(&str, &str); 2] = [("bench", "dataplane"), ("dataplane", "compat-win")];
 
-/// Packages that depend on no package of the workspace: engines blind to what they carry, and this program.
-const ALONE: [&str; 4] = ["mesh-wire", "mesh-uring", "compat-win", "xtask"];
+/// Packages that depend on no package of the workspace: blind to what is carried, or this program.
+const ALONE: [&str; 4] = ["mesh-wire", "mesh-udp", "compat-win", "xtask"];
+
+/// Engines, as blind: of the workspace they need what both of them share, and no more.
+const ENGINES: [&str; 2] = ["mesh-mmsg", "mesh-uring"];
+const SHARED: &str = "mesh-udp";
 
 /// Packages that are told the time and handed the bytes...
 const PURE: [&str; 2] = ["mesh-wire", "mesh-core"];
@@ -44,6 +48,9 @@ fn mistake(workspace: &Workspace, from: &Package, to: &Dependency) -> Option<Str
     let path = to.path.as_deref()?;
     if ALONE.contains(&needing) {
         return Some(format!("{needing} depends on {needed}, but stands alone"));
+    }
+    if ENGINES.contains(&needing) && needed != SHARED {
+        return Some(format!("{needing} depends on {needed}, but an engine needs {SHARED} alone"));
     }
     if ["bench", "xtask"].contains(&needed) {
         return Some(format!("{needing} depends on {needed}, on which nothing may depend"));
@@ -97,7 +104,11 @@ mod tests {
         for (from, to, reason) in [
             ("/w/bench", "/w/compat-win", "bench -> compat-win is against"),
             ("/w/compat-win", "/w/dataplane/mesh-wire", "compat-win depends on mesh-wire, but stands alone"),
-            ("/w/dataplane/mesh-uring", "/w/dataplane/mesh-wire", "mesh-uring depends on mesh-wire, but stands alone"),
+            (
+                "/w/dataplane/mesh-uring",
+                "/w/dataplane/mesh-wire",
+                "mesh-uring depends on mesh-wire, but an engine needs mesh-udp alone",
+            ),
             ("/w/dataplane/mesh-wire", "/w/dataplane/mesh-core", "mesh-wire depends on mesh-core, but stands alone"),
             ("/w/xtask", "/w/dataplane/mesh-lab", "xtask depends on mesh-lab, but stands alone"),
             ("/w/dataplane/mesh-node", "/w/bench", "mesh-node depends on bench, on which nothing"),

@@ -4,7 +4,7 @@
 pub(crate) const HELP: &str = "\
 usage: cargo xtask VERB
 
-  demo [--keep] [--engine auto|uring|portable]
+  demo [--keep] [--engine auto|uring|mmsg|portable]
                       a transfer and two gateways in network namespaces private to the run: ping, copy, rate.
                       --keep holds it open and prints how to step into each host
   test [FILTER]       every check and test, as CI runs them; with FILTER only tests whose name contains it

@@ -20,7 +20,7 @@ const FOLDER_VARIABLE: &str = "EASYMESH_WINRUST";
 const LAYOUT: &str = "layout 1,";
 
 /// Packages that are not for Windows: engines and laboratory of Linux, and what drives them.
-const LINUX_ONLY: [&str; 4] = ["bench", "mesh-lab", "mesh-uring", "xtask"];
+const LINUX_ONLY: [&str; 6] = ["bench", "mesh-lab", "mesh-mmsg", "mesh-udp", "mesh-uring", "xtask"];
 
 /// Runs one action.
 pub(crate) fn run(action: WindowsAction) -> Result<ExitCode> {

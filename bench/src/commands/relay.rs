@@ -24,9 +24,9 @@ use super::options::{Scale, Selection, Soak};
 use super::session::{self, Ends};
 
 /// The systems of `--quick`.
-const QUICK_SYSTEMS: [&str; 4] = ["uring", "portable", "mmsg", "tokio"];
+const QUICK_SYSTEMS: [&str; 4] = ["uring", "mmsg", "recvmmsg", "tokio"];
 /// The rivals of which one begins and ends every round: the first that can do the cell.
-const CONTROLS: [&str; 2] = ["mmsg", "epoll"];
+const CONTROLS: [&str; 2] = ["recvmmsg", "epoll"];
 /// What ratios compare with.
 const REFERENCE: &str = "uring";
 /// Rounds in a cell.

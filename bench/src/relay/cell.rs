@@ -73,12 +73,11 @@ const MODES: [LinkMode; 3] = [LinkMode::Wire, LinkMode::Nic, LinkMode::Veth];
 pub const QUICK: [&str; 3] = ["nic-1400-b16-f32-n1", "wire-1200-b1-f1-n1", "wire-64-b1-f1000-n1"];
 
 /// The cells of a run without a choice: those the targets of the project name.
-pub const DEFAULT: [&str; 11] = [
+pub const DEFAULT: [&str; 10] = [
     "veth-1200-b40-f1-n1",
     "nic-1200-b40-f1-n1",
     "nic-1400-b16-f32-n1",
     "wire-1200-b40-f1-n1",
-    "wire-1200-b1-f1-n1",
     "wire-1200-b1-f1-n1-r200000",
     "wire-64-b1-f1000-n1",
     "wire-1200-b1-f1000-n1000-r50000",

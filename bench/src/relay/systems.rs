@@ -25,6 +25,7 @@ pub const ON_REQUEST: [&str; 1] = [rivals::MMSG_C];
 pub fn all() -> Vec<Box<dyn System>> {
     vec![
         Box::new(Ours::Uring),
+        Box::new(Ours::Mmsg),
         Box::new(Ours::Portable),
         Box::new(rivals::Written(Rival::Mmsg)),
         Box::new(rivals::MmsgC),
@@ -67,7 +68,7 @@ mod tests {
         };
         let one: Vec<_> = all().iter().map(|system| system.name()).collect();
         assert_eq!(able("wire-1200-b1-f1-n1"), one);
-        let many_ports = ["uring", "portable", "epoll", "tokio", "tokio-uring", "nft", "nft-stateless"];
+        let many_ports = ["uring", "mmsg", "portable", "epoll", "tokio", "tokio-uring", "nft", "nft-stateless"];
         assert_eq!(able("wire-64-b1-f1000-n1000"), many_ports);
         assert_eq!(able("wire-64-b1-f32-n32"), [&many_ports[..], &["nginx"]].concat());
         let mut many_flows = one;

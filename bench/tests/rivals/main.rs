@@ -139,9 +139,9 @@ fn tokio_uring_relays_on_many_ports() {
 #[test]
 fn the_check_in_c_relays_as_a_system() {
     isolated(|| {
-        let rig = Rig::new("mmsg-c")?;
+        let rig = Rig::new("recvmmsg-c")?;
         let all = systems::all();
-        let check = all.iter().find(|system| system.name() == "mmsg-c").context("there is no mmsg-c")?;
+        let check = all.iter().find(|system| system.name() == "recvmmsg-c").context("there is no recvmmsg-c")?;
         let found = check.find()?;
         assert!(found.is_ok(), "what links Rust programs compiles C: {found:?}");
         let cell: Cell = "wire-64-b1-f5-n1".parse()?;
@@ -188,7 +188,7 @@ fn what_makes_no_sense_is_refused_in_a_line() {
     isolated(|| {
         let rig = Rig::new("refused")?;
         for (rival, ports, word) in [
-            (Rival::Mmsg, 2, "mmsg has one port, not 2"),
+            (Rival::Mmsg, 2, "recvmmsg has one port, not 2"),
             (Rival::Epoll, 0, "--listen and --ports"),
             (Rival::Epoll, 63_000, "63000 ports from 3000 on"),
         ] {

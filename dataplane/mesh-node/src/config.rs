@@ -15,6 +15,7 @@ use crate::cli::{Failure, Given, Variables};
 use crate::resolve::HostPort;
 use crate::secret::SecretString;
 use crate::select::EngineChoice;
+use crate::spread::Spread;
 
 /// Longest token, secret or file that holds one, in bytes.
 const SECRET_BYTES_MAX: u64 = 4096;
@@ -226,6 +227,8 @@ pub struct TransferOptions {
     pub public: String,
     /// Whether `-public` was given by anyone.
     pub public_given: bool,
+    /// The ports that all data threads serve.
+    pub spread: Spread,
 }
 
 impl TransferOptions {
@@ -240,8 +243,16 @@ impl TransferOptions {
                 "-bind {bind} with -nums {nums} goes beyond port 65535: give at most -nums {most}"
             )));
         }
+        let spread: Spread = settings.text("spread").parse().map_err(Failure::Usage)?;
+        if let Some(port) = spread.outside(bind, bind + (nums - 1)) {
+            return Err(Failure::Usage(format!(
+                "-spread names port {port}, which is not among those of -bind and -nums: name one of {bind} to {}",
+                bind + (nums - 1)
+            )));
+        }
         Ok(Self {
             common: CommonOptions::from_settings(settings)?,
+            spread,
             bind,
             nums,
             public: settings.text("public").to_owned(),

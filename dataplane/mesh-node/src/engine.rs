@@ -1,4 +1,4 @@
-//! The seam between the pump and whatever moves datagrams: one trait, implemented by `uring` and `portable`.
+//! The seam between the pump and whatever moves datagrams: one trait, implemented by `uring`, `mmsg` and `portable`.
 
 use std::io;
 use std::net::UdpSocket;
@@ -9,6 +9,10 @@ use mesh_core::seam::{Arrival, Endpoint, Slab, SocketId};
 
 use crate::inside::InsideDevice;
 
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+pub mod mmsg;
 pub mod portable;
 #[cfg(target_os = "linux")]
 pub mod uring;
@@ -108,6 +112,9 @@ pub trait Wake: Clone + Send + Sync + 'static {
     fn wake(&self);
 }
 
+/// Classes of the histograms in [`EngineCounters`].
+pub const LENGTH_CLASSES: usize = 8;
+
 /// Counts since the engine was made; each only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct EngineCounters {
@@ -127,6 +134,8 @@ pub struct EngineCounters {
     pub inside_in: u64,
     /// Packets written to the virtual interface.
     pub inside_out: u64,
+    /// Datagrams dropped by the kernel: the receive buffers of the sockets were full. Zero where it does not tell.
+    pub drops_receive_full: u64,
     /// Datagrams dropped: the socket's send buffer stayed full.
     pub drops_send_full: u64,
     /// Datagrams dropped: the kernel refused them (unreachable, too long).
@@ -137,4 +146,18 @@ pub struct EngineCounters {
     pub drops_truncated: u64,
     /// Times the kernel found no receive buffer.
     pub starved: u64,
+    /// Sends that met a full socket buffer and waited for room.
+    pub held: u64,
+    /// Sends of several datagrams that the kernel would not cut, and that went out one by one.
+    pub resent_singly: u64,
+    /// System calls that moved datagrams or waited for them; zero where they are not counted.
+    pub system_calls: u64,
+    /// Most receive buffers that were in use in one turn.
+    pub buffers_in_flight_max: u64,
+    /// Trains received by their datagrams: 1, 2 to 3, 4 to 7, and so on; the last class has no end.
+    pub lengths_in: [u64; LENGTH_CLASSES],
+    /// Sends by their datagrams, in the same classes.
+    pub lengths_out: [u64; LENGTH_CLASSES],
+    /// Turns of the engine by the trains they handed out, in the same classes.
+    pub batches: [u64; LENGTH_CLASSES],
 }

@@ -19,7 +19,7 @@ use crate::cli::Failure;
 use crate::config::GatewayOptions;
 use crate::engine::portable::Portable;
 #[cfg(target_os = "linux")]
-use crate::engine::uring::Uring;
+use crate::engine::{mmsg::Mmsg, uring::Uring};
 use crate::helpers::{Helpers, WAITING_MAX};
 use crate::iface::{self, Interface, Outside, Route};
 use crate::inside::{InsideConfig, InsideDevice};
@@ -86,6 +86,8 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
+        #[cfg(target_os = "linux")]
+        EngineKind::Mmsg => start.run::<Mmsg>(),
         EngineKind::Portable => start.run::<Portable>(),
     }
 }

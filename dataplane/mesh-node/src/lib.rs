@@ -28,6 +28,7 @@ pub mod select;
 pub mod signals;
 #[cfg(feature = "slow")]
 mod slow;
+pub mod spread;
 pub mod state;
 pub mod status;
 pub mod transfer;

@@ -2,11 +2,12 @@
 //!
 //! One turn:
 //! 1. wait for trains, at most until the state machine wants to be called;
-//! 2. let it decide on each train, queue what it decided, give the train back;
-//! 3. let it do what is due;
-//! 4. read the mailbox, if someone wrote;
-//! 5. queue the messages of its own making, and hand its Diffie-Hellman work to the helpers;
-//! 6. tell the observer, and flush.
+//! 2. read the mailbox, if someone wrote: what other threads said before a train was sent is known when it is judged;
+//! 3. let the state machine decide on each train, queue what it decided, give the train back;
+//! 4. let it do what is due;
+//! 5. tell the observer: what it says to other threads is said before anything of this turn is sent;
+//! 6. queue the messages of its own making, and hand its Diffie-Hellman work to the helpers;
+//! 7. flush.
 //!
 //! A turn allocates nothing for a datagram: the batch and the list of actions keep their memory.
 
@@ -68,6 +69,7 @@ where
         let timeout = self.node.poll_timeout().map(|at| at.since(clock::now()));
         self.engine.wait(timeout, &mut self.batch)?;
         let now = clock::now();
+        let mut flow = self.inbox.read(&mut self.engine, &mut self.node, now);
 
         let mut batch = mem::take(&mut self.batch);
         for train in batch.drain(..) {
@@ -78,7 +80,9 @@ where
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle_timeout(now);
         }
-        let mut flow = self.inbox.read(&mut self.engine, &mut self.node, now);
+        if (self.observe)(&mut self.engine, &mut self.node, now) == Flow::Stop {
+            flow = Flow::Stop;
+        }
         self.transmit(now)?;
         while let Some(job) = self.node.poll_job() {
             let Some(place) = self.helpers.reserve() else {
@@ -93,9 +97,6 @@ where
                     Flow::Continue
                 });
             });
-        }
-        if (self.observe)(&mut self.engine, &mut self.node, now) == Flow::Stop {
-            flow = Flow::Stop;
         }
         self.engine.flush()?;
         Ok(flow)

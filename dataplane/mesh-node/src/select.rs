@@ -1,4 +1,4 @@
-//! Which engine runs: `-engine auto|uring|portable`.
+//! Which engine runs: `-engine auto|uring|mmsg|portable`.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use mesh_core::seam::SocketId;
 use crate::engine::Engine;
 use crate::engine::portable::Portable;
 #[cfg(target_os = "linux")]
-use crate::engine::uring::Uring;
+use crate::engine::{mmsg::Mmsg, uring::Uring};
 
 /// `-engine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum EngineChoice {
     Auto,
     /// io_uring or nothing.
     Uring,
+    /// recvmmsg and sendmmsg of Linux.
+    Mmsg,
     /// What works everywhere.
     Portable,
 }
@@ -31,8 +33,9 @@ impl FromStr for EngineChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "uring" => Ok(Self::Uring),
+            "mmsg" => Ok(Self::Mmsg),
             "portable" => Ok(Self::Portable),
-            other => Err(format!("-engine {other} does not exist: give auto, uring or portable")),
+            other => Err(format!("-engine {other} does not exist: give auto, uring, mmsg or portable")),
         }
     }
 }
@@ -43,6 +46,9 @@ pub enum EngineKind {
     /// One io_uring ring for each core.
     #[cfg(target_os = "linux")]
     Uring,
+    /// epoll, recvmmsg and sendmmsg.
+    #[cfg(target_os = "linux")]
+    Mmsg,
     /// tokio and plain sockets.
     Portable,
 }
@@ -61,6 +67,8 @@ impl fmt::Display for Selection {
         let name = match self.kind {
             #[cfg(target_os = "linux")]
             EngineKind::Uring => "uring",
+            #[cfg(target_os = "linux")]
+            EngineKind::Mmsg => "mmsg",
             EngineKind::Portable => "portable",
         };
         write!(f, "{name} ({})", self.reason)
@@ -76,13 +84,14 @@ pub fn select(choice: EngineChoice) -> anyhow::Result<Selection> {
 fn select_by(choice: EngineChoice, probe: impl FnOnce() -> Result<(), String>) -> anyhow::Result<Selection> {
     let (kind, reason) = match choice {
         EngineChoice::Portable => (EngineKind::Portable, "as asked".into()),
+        EngineChoice::Mmsg => (EngineKind::Mmsg, "as asked".into()),
         EngineChoice::Uring => match probe() {
             Ok(()) => (EngineKind::Uring, "as asked".into()),
-            Err(why) => anyhow::bail!("engine uring does not work here: {why}, or run with -engine portable"),
+            Err(why) => anyhow::bail!("engine uring does not work here: {why}, or run with -engine mmsg"),
         },
         EngineChoice::Auto => match probe() {
             Ok(()) => (EngineKind::Uring, "io_uring works here".into()),
-            Err(why) => (EngineKind::Portable, why),
+            Err(why) => (EngineKind::Mmsg, why),
         },
     };
     Ok(Selection { kind, reason })
@@ -94,6 +103,7 @@ fn select_by(choice: EngineChoice, probe: impl FnOnce() -> Result<(), String>) -
         (EngineChoice::Uring, Err(why)) => {
             anyhow::bail!("engine uring does not work here: {why}: run with -engine portable")
         }
+        (EngineChoice::Mmsg, _) => anyhow::bail!("engine mmsg is a part of Linux: run with -engine portable"),
         (EngineChoice::Auto, Err(why)) => why,
         (EngineChoice::Portable, _) | (_, Ok(())) => "as asked".into(),
     };
@@ -125,6 +135,20 @@ pub trait Make: Engine + 'static {
 }
 
 #[cfg(target_os = "linux")]
+impl Make for Mmsg {
+    const PINNED: bool = true;
+
+    fn make(_sockets: u16) -> io::Result<Self> {
+        Self::new()
+    }
+
+    fn note_buffers(&self, socket: SocketId) {
+        let wished = mesh_mmsg::Config::default();
+        note_buffers(self.socket_buffers(socket), wished.socket_receive_bytes, wished.socket_send_bytes);
+    }
+}
+
+#[cfg(target_os = "linux")]
 impl Make for Uring {
     const PINNED: bool = true;
 
@@ -136,18 +160,23 @@ impl Make for Uring {
     }
 
     fn note_buffers(&self, socket: SocketId) {
-        static SAID: Once = Once::new();
-        let asked = mesh_uring::Config::default();
-        let Some(got) = self.socket_buffers(socket) else { return };
-        if got.receive_bytes < asked.socket_receive_bytes || got.send_bytes < asked.socket_send_bytes {
-            SAID.call_once(|| {
-                tracing::info!(
-                    receive_bytes = got.receive_bytes,
-                    send_bytes = got.send_bytes,
-                    "socket buffers are smaller than wished: bursts may be lost; raise net.core.rmem_max and net.core.wmem_max"
-                );
-            });
-        }
+        let wished = mesh_uring::Config::default();
+        note_buffers(self.socket_buffers(socket), wished.socket_receive_bytes, wished.socket_send_bytes);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn note_buffers(got: Option<mesh_udp::socket::SocketBuffers>, receive_bytes: u32, send_bytes: u32) {
+    static SAID: Once = Once::new();
+    let Some(got) = got else { return };
+    if got.receive_bytes < receive_bytes || got.send_bytes < send_bytes {
+        SAID.call_once(|| {
+            tracing::info!(
+                receive_bytes = got.receive_bytes,
+                send_bytes = got.send_bytes,
+                "socket buffers are smaller than wished: bursts may be lost; raise net.core.rmem_max and net.core.wmem_max"
+            );
+        });
     }
 }
 
@@ -171,9 +200,9 @@ mod tests {
     fn auto_takes_uring_where_it_works_and_says_why_where_not() {
         assert_eq!(select_by(EngineChoice::Auto, || Ok(())).unwrap().kind, EngineKind::Uring);
         let selection = select_by(EngineChoice::Auto, refused).unwrap();
-        assert_eq!(selection.kind, EngineKind::Portable);
+        assert_eq!(selection.kind, EngineKind::Mmsg);
         assert!(
-            selection.to_string().contains("portable (io_uring is disabled (kernel.io_uring_disabled=2)"),
+            selection.to_string().contains("mmsg (io_uring is disabled (kernel.io_uring_disabled=2)"),
             "{selection}"
         );
     }
@@ -182,7 +211,7 @@ mod tests {
     fn an_engine_asked_for_is_never_replaced() {
         let why = select_by(EngineChoice::Uring, refused).unwrap_err().to_string();
         assert!(
-            why.contains("engine uring does not work here: io_uring is disabled") && why.contains("-engine portable"),
+            why.contains("engine uring does not work here: io_uring is disabled") && why.contains("-engine mmsg"),
             "{why}"
         );
         assert_eq!(select_by(EngineChoice::Uring, || Ok(())).unwrap().kind, EngineKind::Uring);

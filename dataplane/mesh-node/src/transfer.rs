@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use mesh_core::seam::Moment;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
-use mesh_core::transfer::{Counters, Event, Transfer, TransferConfig};
+use mesh_core::transfer::{Counters, Event, NamespaceStatus, ShareStatus, Transfer, TransferConfig};
 
 use crate::cli::Failure;
 use crate::config::TransferOptions;
 use crate::engine::portable::Portable;
 #[cfg(target_os = "linux")]
-use crate::engine::uring::Uring;
+use crate::engine::{mmsg::Mmsg, uring::Uring};
 use crate::helpers::{Helpers, WAITING_MAX};
 use crate::log::{DroppedLines, LineBudget, LogGuard, announce, announce_warning, console_only};
 use crate::mailbox::Mailbox;
@@ -32,6 +32,7 @@ use crate::resolve::{HostPort, resolve};
 use crate::secret::SecretString;
 use crate::select::{EngineKind, Make, Selection, select};
 use crate::signals::{Signals, Stopping};
+use crate::spread::{self, Neighbours, Spread};
 use crate::state::{StateDirectory, TransferIdentity};
 use crate::status::{CommonReport, CoreReport, NamespaceReport, SCHEMA, StatusServer, TransferReport, add, sum};
 use crate::worker::{Plan, Worker};
@@ -74,6 +75,8 @@ fn begin(options: TransferOptions, started: Instant, stopping: Stopping, log: &L
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
+        #[cfg(target_os = "linux")]
+        EngineKind::Mmsg => start.run::<Mmsg>(),
         EngineKind::Portable => start.run::<Portable>(),
     }
 }
@@ -123,7 +126,11 @@ impl Start {
 
         let processors = imp::processors();
         let helpers = Helpers::start(processors.len().div_ceil(2), WAITING_MAX)?;
-        let cores: Vec<usize> = processors.into_iter().take(usize::from(options.nums)).collect();
+        // More threads than ports have work only where a port is spread.
+        let useful = if options.spread == Spread::None { usize::from(options.nums) } else { usize::MAX };
+        let cores: Vec<usize> = processors.into_iter().take(useful).collect();
+        let homes = Homes { first: options.bind, cores: cores.len() };
+        let neighbours = Neighbours::new();
         let boot = rand::random();
         #[cfg(feature = "slow")]
         let slow = crate::slow::steps()?;
@@ -137,7 +144,9 @@ impl Start {
                 seed: rand::random(),
             };
             let sockets = options.nums.div_ceil(u16::try_from(cores.len()).unwrap_or(u16::MAX));
+            let sockets = if options.spread == Spread::None { sockets } else { options.nums };
             let mut lines = LineBudget::default();
+            let neighbours = neighbours.clone();
             let plan = Plan {
                 index,
                 processor,
@@ -149,6 +158,7 @@ impl Start {
                     Ok(transfer)
                 },
                 observe: move |_: &mut E, transfer: &mut Transfer, now: Moment| {
+                    neighbours.carry(index, transfer, |port| homes.of(port));
                     while let Some(event) = transfer.poll_event() {
                         lines.spend(now, || tell(&event));
                     }
@@ -162,7 +172,9 @@ impl Start {
             stretching.join().map_err(|_| anyhow!("stretching the token failed: give the machine more memory"))?;
         let local_address = iface::has_several_addresses(&iface::list().unwrap_or_default());
         let mailboxes: Vec<_> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
-        let mut shares = Shares { mailboxes, stretched, first: options.bind, local_address, bound: 0 };
+        neighbours.introduce(mailboxes.clone());
+        let mut shares =
+            Shares { mailboxes, stretched, homes, spread: options.spread.clone(), local_address, bound: 0 };
         shares.hand_out(bound, &mut busy)?;
 
         let fingerprint = hex::encode(&shares.stretched.fingerprint());
@@ -227,7 +239,8 @@ fn keep<E: Make>(
             && let Some(greet) = greet.take()
         {
             // A port is bound, so one of them is the first.
-            greet((shares.first..=u16::MAX).find(|&port| !busy.contains(port)).unwrap_or(shares.first));
+            let first = shares.homes.first;
+            greet((first..=u16::MAX).find(|&port| !busy.contains(port)).unwrap_or(first));
         }
         let wake = match busy.retry_in(started.elapsed()) {
             Some(interval) => woken.recv_timeout(interval),
@@ -268,11 +281,25 @@ fn keep<E: Make>(
     }
 }
 
+/// Which data thread is home to a port.
+#[derive(Clone, Copy)]
+struct Homes {
+    first: u16,
+    cores: usize,
+}
+
+impl Homes {
+    fn of(self, port: u16) -> usize {
+        usize::from(port.saturating_sub(self.first)) % self.cores
+    }
+}
+
 /// Spreads the ports over the data threads.
 struct Shares<E: Make> {
     mailboxes: Vec<Mailbox<E, Transfer>>,
     stretched: StretchedToken,
-    first: u16,
+    homes: Homes,
+    spread: Spread,
     local_address: bool,
     bound: usize,
 }
@@ -280,12 +307,13 @@ struct Shares<E: Make> {
 impl<E: Make> Shares<E> {
     /// Hands each socket with its keys to its data thread. Those that an engine does not take go back to the busy ones.
     fn hand_out(&mut self, bound: Vec<(u16, UdpSocket)>, busy: &mut Busy) -> anyhow::Result<()> {
-        let mut shares: BTreeMap<usize, Vec<(u16, UdpSocket, NamespaceKeys)>> = BTreeMap::new();
+        let mut shares: BTreeMap<usize, Vec<(u16, UdpSocket, NamespaceKeys, bool)>> = BTreeMap::new();
         let count = bound.len();
         for (port, socket) in bound {
             let keys = NamespaceKeys::derive(&self.stretched, port, None);
-            let core = usize::from(port - self.first) % self.mailboxes.len();
-            shares.entry(core).or_default().push((port, socket, keys));
+            let home = self.homes.of(port);
+            let shared = self.spread.contains(port) && self.mirror(port, &socket, home)?;
+            shares.entry(home).or_default().push((port, socket, keys, shared));
         }
         let local_address = self.local_address;
         let asked: Vec<_> = shares
@@ -293,11 +321,14 @@ impl<E: Make> Shares<E> {
             .map(|(core, share)| {
                 self.mailboxes[core].ask(move |engine, transfer, _| {
                     let mut failed = Vec::new();
-                    for (port, socket, keys) in share {
+                    for (port, socket, keys, shared) in share {
                         match engine.add_socket(socket, local_address) {
                             Ok(id) => {
                                 engine.note_buffers(id);
                                 transfer.add_namespace(id, port, keys);
+                                if shared {
+                                    transfer.share_namespace(id);
+                                }
                             }
                             Err(error) => failed.push((port, error)),
                         }
@@ -315,6 +346,37 @@ impl<E: Make> Shares<E> {
             }
         }
         Ok(())
+    }
+
+    /// Gives every data thread but the home a socket on a port and a mirror of its namespace, before the home has its own: no change of
+    /// the home's table is missed. Whether the port is shared now; if not, its home serves it alone.
+    fn mirror(&self, port: u16, socket: &UdpSocket, home: usize) -> anyhow::Result<bool> {
+        let sockets = match spread::share(socket, self.mailboxes.len() - 1) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::warn!(port, %error, "a port is not spread");
+                return Ok(false);
+            }
+        };
+        let local_address = self.local_address;
+        let others = self.mailboxes.iter().enumerate().filter(|&(core, _)| core != home);
+        let asked: Vec<_> = others
+            .zip(sockets)
+            .map(|((_, mailbox), socket)| {
+                mailbox.ask(move |engine, transfer, _| {
+                    let id = engine.add_socket(socket, local_address)?;
+                    transfer.add_mirror(id, port);
+                    io::Result::Ok(())
+                })
+            })
+            .collect();
+        for answer in asked {
+            // A thread that did not take its socket has closed it: its senders go to the others.
+            if let Err(error) = answer.recv().context("a data thread ended while it took its ports: see the log")? {
+                tracing::warn!(port, %error, "a data thread does not serve a port that is spread");
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -409,27 +471,31 @@ impl<E: Make> Report<E> {
     fn make(&self) -> TransferReport {
         let ask = |mailbox: &Mailbox<E, Transfer>| {
             mailbox.ask(|engine, transfer, now| {
-                (engine.name(), engine.offloads(), engine.counters(), transfer.status(now))
+                (engine.name(), engine.offloads(), engine.counters(), transfer.status(now), transfer.shares())
             })
         };
         let asked: Vec<_> = self.mailboxes.iter().map(ask).collect();
         let (mut cores, mut namespaces, mut drops) = (Vec::new(), Vec::new(), Vec::new());
         let (mut engine, mut offloads): (_, Vec<&'static str>) = ("", Vec::new());
+        let mut mirrored = Vec::new();
         let (mut counters, mut handshakes_pending, mut control_sessions) = (Counters::default(), 0, 0);
         for (core, answer) in asked.iter().enumerate() {
             // A data thread that is this late is shown by its absence.
-            let Ok((name, used, counted, status)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
+            let Ok((name, used, counted, status, shares)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
             engine = name;
             // One core may have no socket: what any of them uses is in use.
             offloads.extend(used.into_iter().filter(|name| !offloads.contains(name)).collect::<Vec<_>>());
             cores.push(CoreReport { core, processor: self.processors[core], counters: counted });
-            namespaces.extend(status.namespaces.into_iter().map(NamespaceReport::from));
+            namespaces.extend(status.namespaces);
+            mirrored.extend(shares);
             add(&mut counters, &status.counters);
             handshakes_pending += status.handshakes_pending;
             control_sessions += status.control_sessions;
             drops.push(serde_json::to_value(&status.drops).unwrap_or_default());
         }
-        namespaces.sort_by_key(|namespace| namespace.namespace);
+        add_shares(&mut namespaces, &mirrored);
+        let mut namespaces: Vec<_> = namespaces.into_iter().map(NamespaceReport::from).collect();
+        namespaces.sort_by_key(|namespace: &NamespaceReport| namespace.namespace);
         TransferReport {
             common: CommonReport {
                 schema: SCHEMA,
@@ -456,6 +522,22 @@ impl<E: Make> Report<E> {
             control_sessions,
             drops: sum(drops),
             namespaces,
+        }
+    }
+}
+
+/// Adds what mirrors forwarded to what the homes did.
+fn add_shares(namespaces: &mut [NamespaceStatus], shares: &[ShareStatus]) {
+    for share in shares {
+        let same = |namespace: &&mut NamespaceStatus| namespace.namespace == share.namespace;
+        let Some(namespace) = namespaces.iter_mut().find(same) else { continue };
+        namespace.datagrams_forwarded += share.datagrams_forwarded;
+        namespace.bytes_forwarded += share.bytes_forwarded;
+        for &(slot, datagrams, bytes) in &share.members {
+            if let Some(member) = namespace.members.iter_mut().find(|member| member.slot == slot) {
+                member.datagrams_forwarded += datagrams;
+                member.bytes_forwarded += bytes;
+            }
         }
     }
 }

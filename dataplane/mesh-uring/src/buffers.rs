@@ -1,87 +1,17 @@
 #![expect(unsafe_code, reason = "memory that the kernel reads and writes by address")]
-//! Memory shared with the kernel: mapped areas, and the pool of receive buffers with its provided-buffer ring.
+//! The pool of receive buffers with its provided-buffer ring.
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use mesh_udp::BufferId;
+use mesh_udp::area::Area;
 
 /// Address space of one receive buffer, in bytes: the longest train (65,535) behind the heading of a receive, in whole pages.
 /// Shorter ones would lose most of a train without an error.
 pub(crate) const BUFFER_BYTES: usize = 65_536 + 4096;
-const _: () = assert!(BUFFER_BYTES >= 65_535 + crate::udp::HEADING_BYTES);
-
-/// A private anonymous mapping: zeroed, and memory only where it was touched.
-#[derive(Debug)]
-pub(crate) struct Area {
-    base: NonNull<u8>,
-    bytes: usize,
-    /// Never unmap: the kernel may still hold on to it.
-    leaked: bool,
-}
-
-impl Area {
-    pub(crate) fn new(bytes: usize) -> std::io::Result<Self> {
-        let length = NonZeroUsize::new(bytes).expect("an area has a size");
-        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
-        let base = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
-        Ok(Self { base: base.cast(), bytes, leaked: false })
-    }
-
-    /// Leaves the mapping in place for good.
-    pub(crate) fn leak(&mut self) {
-        self.leaked = true;
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// The address of a range, which must lie within the area.
-    pub(crate) fn address(&self, range: &Range<usize>) -> *mut u8 {
-        assert!(range.start <= range.end && range.end <= self.bytes, "a range outside of its memory");
-        self.base.as_ptr().wrapping_add(range.start)
-    }
-
-    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        let address = self.address(&range);
-        // SAFETY: the range lies within the mapping (checked by `address`), which is readable and initialised and lives as long
-        // as `self`. The kernel writes only to what was given to it, which no caller names (see `Pool`).
-        unsafe { std::slice::from_raw_parts(address, range.len()) }
-    }
-
-    pub(crate) fn bytes_mut(&mut self, range: Range<usize>) -> &mut [u8] {
-        let address = self.address(&range);
-        // SAFETY: as in `bytes`, and `&mut self` makes the borrow the only one.
-        unsafe { std::slice::from_raw_parts_mut(address, range.len()) }
-    }
-}
-
-impl Drop for Area {
-    fn drop(&mut self) {
-        if self.leaked {
-            return;
-        }
-        // SAFETY: the mapping was made by `new` with this length, no borrow outlives `self`, and an area that the kernel may
-        // still write to was leaked (`Engine::drop`).
-        let unmapped = unsafe { munmap(self.base.cast(), self.bytes) };
-        debug_assert!(unmapped.is_ok(), "a mapping of ours can be unmapped");
-    }
-}
-
-/// A receive buffer that is not the kernel's. Neither `Copy` nor `Clone`: it is minted by a completion and taken by [`Pool::give`].
-#[derive(Debug)]
-pub(crate) struct BufferId(u16);
-
-impl BufferId {
-    pub(crate) fn index(&self) -> u16 {
-        self.0
-    }
-}
+const _: () = assert!(BUFFER_BYTES >= 65_535 + crate::heading::HEADING_BYTES);
 
 /// Receive buffers of one kind and the ring that provides them to the kernel.
 #[derive(Debug)]
@@ -150,7 +80,7 @@ impl Pool {
 
     /// Gives a buffer to the kernel, at the next [`Pool::publish`].
     pub(crate) fn give(&mut self, buffer: BufferId) {
-        self.put(buffer.0);
+        self.put(buffer.index());
     }
 
     fn put(&mut self, index: u16) {
@@ -186,17 +116,17 @@ impl Pool {
         let provided = self.provided.get_mut(usize::from(index)).expect("the kernel names a buffer of the pool");
         assert!(std::mem::replace(provided, false), "the kernel names a buffer that it was given");
         self.available -= 1;
-        BufferId(index)
+        BufferId::mint(index)
     }
 
     /// Bytes of a buffer, at a range within it.
     pub(crate) fn bytes(&self, buffer: &BufferId, range: Range<usize>) -> &[u8] {
-        self.memory.bytes(Self::place(buffer.0, range))
+        self.memory.bytes(Self::place(buffer.index(), range))
     }
 
     /// The same, to be written.
     pub(crate) fn bytes_mut(&mut self, buffer: &mut BufferId, range: Range<usize>) -> &mut [u8] {
-        self.memory.bytes_mut(Self::place(buffer.0, range))
+        self.memory.bytes_mut(Self::place(buffer.index(), range))
     }
 
     /// Bytes of a buffer that was queued: one that a train holds, or was released and not yet given to the kernel.
@@ -225,7 +155,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Area, BUFFER_BYTES, Pool};
+    use super::{BUFFER_BYTES, Pool};
 
     #[test]
     fn a_pool_doubles_to_its_bound_and_hands_each_buffer_out_once() {
@@ -247,12 +177,5 @@ mod tests {
         let mut pool = Pool::new(2, 2).unwrap();
         let _first = pool.take(1);
         let _second = pool.take(1);
-    }
-
-    #[test]
-    #[should_panic(expected = "outside of its memory")]
-    fn a_range_outside_of_an_area_is_noticed() {
-        let area = Area::new(4096).unwrap();
-        let _ = area.bytes(4000..5000);
     }
 }

@@ -4,32 +4,26 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::UdpSocket;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-#[cfg(debug_assertions)]
-use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::buffers::{Area, BufferId, Pool};
+use mesh_udp::area::Area;
+use mesh_udp::control::{CONTROL_BYTES, NAME_BYTES};
+use mesh_udp::gather::Gather;
+use mesh_udp::held::Held;
+use mesh_udp::socket::{self, SocketBuffers, SocketOptions};
+use mesh_udp::{BufferId, Counters, Origin, Owner, Scratch, SocketId, Train, Waker};
+
+use crate::buffers::Pool;
 use crate::config::Config;
-use crate::counters::Counters;
 use crate::error::SetupError;
-use crate::gather::Gather;
-use crate::held::Held;
 use crate::memory::{Memories, SLAB_BYTES};
 use crate::op::Op;
 use crate::receive::Receiver;
 use crate::ring::{Completion, Features, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
 use crate::send::Sends;
 use crate::sys::Collect;
-use crate::train::{Origin, Scratch, SocketId, Train};
 use crate::tun::Inside;
-use crate::udp::{self, CONTROL_BYTES, NAME_BYTES, Socket, SocketBuffers};
-use crate::waker::Waker;
-
-/// Numbers engines, so that none takes another's train.
-static ENGINES: AtomicU64 = AtomicU64::new(0);
 
 /// How often the end of operations is looked for when something is closed, and how long each time at most.
 const CLOSE_ATTEMPTS: u32 = 50;
@@ -56,9 +50,11 @@ pub struct Engine {
     pub(crate) held: Held,
     /// Tells multishot receives how long name and control messages can be; names no memory.
     pub(crate) heading: Box<libc::msghdr>,
-    pub(crate) id: u64,
+    pub(crate) owner: Owner,
     pub(crate) config: Config,
     pub(crate) counters: Counters,
+    /// What the kernel had dropped of sockets that are gone.
+    drops_of_removed: u64,
     pub(crate) sockets: Vec<Option<Socket>>,
     generation: u32,
     pub(crate) free_numbers: Vec<u16>,
@@ -84,8 +80,18 @@ pub struct Engine {
     pub(crate) grown: bool,
     /// A failure met where it could not be told; the next flush tells it.
     pub(crate) deferred_error: Option<io::Error>,
-    #[cfg(debug_assertions)]
-    alive: Rc<()>,
+}
+
+/// What the engine knows of one of its sockets.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) udp: socket::Socket,
+    /// Tells the receive at hand from those of the number's earlier owners.
+    pub(crate) generation: u32,
+    /// Failures of the receive without a success in between.
+    pub(crate) failures: u8,
+    /// Whether its receive is in flight.
+    pub(crate) armed: bool,
 }
 
 impl Engine {
@@ -121,9 +127,10 @@ impl Engine {
             sends: Sends::new(),
             held: Held::new(),
             heading,
-            id: ENGINES.fetch_add(1, Ordering::Relaxed),
+            owner: Owner::new(),
             config,
             counters: Counters::default(),
+            drops_of_removed: 0,
             sockets: Vec::new(),
             generation: 0,
             free_numbers: Vec::new(),
@@ -141,8 +148,6 @@ impl Engine {
             woken: false,
             grown: false,
             deferred_error: None,
-            #[cfg(debug_assertions)]
-            alive: Rc::new(()),
         })
     }
 
@@ -167,8 +172,14 @@ impl Engine {
             }
         };
         self.generation = self.generation.wrapping_add(1);
-        let socket = udp::prepare(socket, local_address, self.generation, &self.config)?;
-        self.ring.set_file(u32::from(number), Some(socket.socket.as_fd()))?;
+        let wished = SocketBuffers {
+            receive_bytes: self.config.socket_receive_bytes,
+            send_bytes: self.config.socket_send_bytes,
+        };
+        let options = SocketOptions { local_address, offload: self.config.offload, buffers: wished };
+        let udp = socket::Socket::prepare(socket, &options)?;
+        self.ring.set_file(u32::from(number), Some(udp.socket.as_fd()))?;
+        let socket = Socket { udp, generation: self.generation, failures: 0, armed: false };
         if fresh {
             self.sockets.push(Some(socket));
         } else {
@@ -181,13 +192,13 @@ impl Engine {
 
     /// The buffer sizes that a socket got; `None` for a number that is not in use.
     pub fn socket_buffers(&self, socket: SocketId) -> Option<SocketBuffers> {
-        Some(self.sockets.get(usize::from(socket.0))?.as_ref()?.buffers)
+        Some(self.socket(socket.0)?.udp.buffers)
     }
 
     /// Whether any socket sends several datagrams at once (`UDP_SEGMENT`), and whether any receives several at once (`UDP_GRO`).
     pub fn offloads(&self) -> (bool, bool) {
         let sockets = || self.sockets.iter().flatten();
-        (sockets().any(|socket| socket.segments_max > 1), sockets().any(|socket| socket.joins))
+        (sockets().any(|socket| socket.udp.segments_max > 1), sockets().any(|socket| socket.udp.joins))
     }
 
     /// Sends what is queued, stops receiving on a socket and closes it; its port is free when this returns. Its number is given to no
@@ -214,7 +225,8 @@ impl Engine {
             }
         }
         self.ring.set_file(u32::from(number), None)?;
-        self.sockets[usize::from(number)] = None;
+        let removed = self.sockets[usize::from(number)].take();
+        self.drops_of_removed += removed.map_or(0, |socket| u64::from(socket.udp.receive_drops()));
         self.retired_numbers.push(number);
         Ok(())
     }
@@ -246,13 +258,13 @@ impl Engine {
     /// # Panics
     /// On a train of another engine.
     pub fn split<'a>(&'a mut self, train: &'a mut Train) -> (&'a mut [u8], Scratch<'a>) {
-        let range = self.range_of(train, &(0..train.length as usize));
+        let range = train.place(&self.owner, &(0..train.len()));
         self.make_slab_room();
-        let bytes = match train.origin {
-            Origin::Outside(_) => self.memories.outside.bytes_mut(&mut train.buffer, range),
+        let bytes = match train.origin() {
+            Origin::Outside(_) => self.memories.outside.bytes_mut(train.buffer(), range),
             Origin::Inside => {
                 let inside = self.memories.inside.as_mut().expect("a train from the interface has an interface");
-                inside.pool.bytes_mut(&mut train.buffer, range)
+                inside.pool.bytes_mut(train.buffer(), range)
             }
         };
         (bytes, Scratch { memory: self.memories.slab.bytes_mut(0..SLAB_BYTES), used: self.slab_used })
@@ -275,7 +287,9 @@ impl Engine {
 
     /// What was counted since the engine was made.
     pub fn counters(&self) -> Counters {
-        Counters { enters: self.ring.enters(), ..self.counters }
+        let drops = |socket: &Socket| u64::from(socket.udp.receive_drops());
+        let drops_receive_full = self.drops_of_removed + self.sockets.iter().flatten().map(drops).sum::<u64>();
+        Counters { enters: self.ring.enters(), drops_receive_full, ..self.counters }
     }
 
     /// Receive buffers of the sockets there are at present, wherever they are.
@@ -283,26 +297,8 @@ impl Engine {
         self.memories.outside.buffers()
     }
 
-    fn socket(&self, number: u16) -> Option<&Socket> {
+    pub(crate) fn socket(&self, number: u16) -> Option<&Socket> {
         self.sockets.get(usize::from(number))?.as_ref()
-    }
-
-    /// Refuses a train of another engine.
-    pub(crate) fn check(&self, train: &Train) {
-        assert!(train.engine == self.id, "a train of another engine");
-    }
-
-    /// Where a range of a train lies within its buffer.
-    pub(crate) fn range_of(&self, train: &Train, bytes: &Range<usize>) -> Range<usize> {
-        self.check(train);
-        assert!(bytes.start <= bytes.end && bytes.end <= train.length as usize, "a range beyond its train");
-        let offset = train.offset as usize;
-        offset + bytes.start..offset + bytes.end
-    }
-
-    #[cfg(debug_assertions)]
-    pub(crate) fn leash(&self) -> crate::train::Leash {
-        crate::train::Leash { engine: Rc::downgrade(&self.alive), released: false }
     }
 
     /// Submits what is queued and keeps what completes within a short time.
@@ -363,7 +359,6 @@ impl Drop for Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("id", &self.id)
             .field("sockets", &self.sockets.iter().flatten().count())
             .field("counters", &self.counters())
             .finish_non_exhaustive()

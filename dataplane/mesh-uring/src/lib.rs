@@ -1,21 +1,21 @@
 //! The Linux io_uring engine: moves trains of datagrams between UDP sockets, a TUN interface and its caller.
 //!
-//! Blind to what the datagrams carry, and dependent on no crate of the mesh. One [`Engine`] is one ring and belongs to the thread
-//! that made it; a host with many cores runs one on each.
+//! Blind to what the datagrams carry. One [`Engine`] is one ring and belongs to the thread that made it; a host with many cores runs
+//! one on each. Sockets, trains and their gathering into sends are those of `mesh-udp`; here is how the kernel is entered.
 //!
 //! # The life of a buffer
 //!
 //! 1. A slot of the pool (`buffers.rs`) lies in the *provided-buffer ring*: it is the kernel's.
-//! 2. The multishot receive of some socket (`udp.rs`), or the multishot read of the interface (`tun.rs`), fills it and posts a
+//! 2. The multishot receive of some socket (`receive.rs`), or the multishot read of the interface (`tun.rs`), fills it and posts a
 //!    completion. [`Engine::wait`] parses the completion and mints one [`Train`], the only handle there is to that slot.
 //! 3. The caller looks at the bytes and may change them ([`Engine::split`]), and names ranges of them to be sent
 //!    ([`Engine::forward`]) or written to the interface ([`Engine::deliver`]). Nothing is copied: a queued range is a buffer
 //!    number, an offset and a length.
 //! 4. [`Engine::release`] takes the token back. The slot is nobody's, and its bytes stay as they are.
-//! 5. [`Engine::flush`] gathers the queued ranges into as few sends as order allows (`gather.rs`), points their iovecs into the
+//! 5. [`Engine::flush`] gathers the queued ranges into as few sends as order allows, points their iovecs into the
 //!    slots and submits them (`send.rs`). Each send copies the bytes into the socket before the submission returns: it carries
 //!    `MSG_DONTWAIT`, which turns "would block" into a failure, and is silent on success. What failed is read from the completion
-//!    queue before anything is reused; a send that met a full socket buffer is kept as a copy (`held.rs`).
+//!    queue before anything is reused; a send that met a full socket buffer is kept as a copy.
 //! 6. The slot goes back into the provided-buffer ring.
 //!
 //! A token that is dropped instead of released costs its slot for good and nothing else; debug builds assert on it.
@@ -26,17 +26,15 @@
 //! # Unsafe
 //!
 //! It lives in four files: `sys.rs` (the system calls that have no wrapper), `ring.rs` (the queues of the ring), `post.rs` (what is
-//! put into them, and why its memory stays valid) and `buffers.rs` (memory shared with the kernel). Every public function is safe for every argument: an out-of-range
-//! range, or a token of another engine, is a panic.
+//! put into them, and why its memory stays valid) and `buffers.rs` (the ring of buffers shared with the kernel). Every public
+//! function is safe for every argument: an out-of-range range, or a token of another engine, is a panic.
 #![cfg(target_os = "linux")]
 
 mod buffers;
 mod config;
-mod counters;
 mod engine;
 mod error;
-mod gather;
-mod held;
+mod heading;
 mod memory;
 mod op;
 mod post;
@@ -44,16 +42,11 @@ mod receive;
 mod ring;
 mod send;
 mod sys;
-mod train;
 mod tun;
-mod udp;
-mod waker;
 
 pub use config::Config;
-pub use counters::Counters;
 pub use engine::Engine;
 pub use error::SetupError;
+pub use mesh_udp::socket::SocketBuffers;
+pub use mesh_udp::{Counters, Endpoint, Origin, Scratch, SocketId, Train, Waker};
 pub use ring::Features;
-pub use train::{Endpoint, Origin, Scratch, SocketId, Train};
-pub use udp::SocketBuffers;
-pub use waker::Waker;

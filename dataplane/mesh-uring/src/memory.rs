@@ -1,7 +1,9 @@
 //! All memory that sends and writes read from, by name.
 
-use crate::buffers::{Area, Pool};
-use crate::gather::{Memory, Piece};
+use mesh_udp::area::Area;
+use mesh_udp::gather::{Memory, Piece};
+
+use crate::buffers::Pool;
 use crate::tun::Inside;
 
 /// Room that is free in the slab each time it is handed out, in bytes: one full train and its cut-off neighbours.

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
+use mesh_udp::gather::Piece;
 
 use crate::buffers::Pool;
 use crate::engine::Engine;
-use crate::gather::Piece;
 use crate::op::Op;
 use crate::ring::{GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
 use crate::sys::Collect;
@@ -92,7 +92,7 @@ impl Engine {
     /// Queues a held send.
     pub(crate) fn post_held(&mut self, slot: u16) -> io::Result<()> {
         let letter = self.held.letter(slot);
-        let header: *const libc::msghdr = letter.envelope.header();
+        let header: *const libc::msghdr = letter.header();
         let entry = opcode::SendMsg::new(Ring::file_of_socket(letter.socket), header)
             .build()
             .user_data(Op::Held { slot }.encode());

@@ -3,13 +3,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use mesh_udp::{Endpoint, Origin, SocketId, Train};
+
 use crate::engine::Engine;
-use crate::gather::Memory;
+use crate::heading::{self, HEADING_BYTES};
 use crate::op::Op;
 use crate::ring::{Completion, Pointless};
 use crate::sys::Collect;
-use crate::train::{Endpoint, Origin, SocketId, Train};
-use crate::udp::{self, HEADING_BYTES};
 
 /// Failures of a receive in a row after which it is left alone for a while.
 const FAILURES_MAX: u8 = 8;
@@ -198,30 +198,21 @@ impl Engine {
         let heading: Option<&[u8; HEADING_BYTES]> =
             self.memories.outside.bytes(&buffer, 0..HEADING_BYTES).first_chunk();
         let filled = usize::try_from(completion.result).unwrap_or(0);
-        let Some(received) = heading.and_then(|heading| udp::parse(heading, filled)) else {
+        let Some(received) = heading.and_then(|heading| heading::parse(heading, filled)) else {
             self.counters.drops_truncated += 1;
             self.memories.outside.give(buffer);
             self.memories.outside.publish();
             return;
         };
         self.counters.trains_in += 1;
-        self.counters.datagrams_in += received.length.div_ceil(received.segment_bytes).max(1) as u64;
+        let segments = received.length.div_ceil(received.segment_bytes).max(1);
+        self.counters.lengths_in.note(segments);
+        self.counters.datagrams_in += segments as u64;
         self.counters.bytes_in += received.length as u64;
-        batch.push(Train {
-            engine: self.id,
-            buffer,
-            offset: HEADING_BYTES as u32,
-            length: received.length as u32,
-            segment_bytes: received.segment_bytes as u32,
-            origin: Origin::Outside(Endpoint {
-                socket: SocketId(number),
-                remote: received.remote,
-                local: received.local,
-            }),
-            tos: received.tos,
-            #[cfg(debug_assertions)]
-            leash: self.leash(),
-        });
+        let from = Endpoint { socket: SocketId(number), remote: received.remote, local: received.local };
+        let place = HEADING_BYTES..HEADING_BYTES + received.length;
+        let origin = Origin::Outside(from);
+        batch.push(Train::new(&self.owner, buffer, place, received.segment_bytes, origin, received.tos));
     }
 
     fn handle_packet(&mut self, completion: &Completion, batch: &mut Vec<Train>) {
@@ -252,17 +243,7 @@ impl Engine {
         }
         let Some(buffer) = buffer else { return };
         self.counters.inside_in += 1;
-        batch.push(Train {
-            engine: self.id,
-            buffer,
-            offset: 0,
-            length: length as u32,
-            segment_bytes: length as u32,
-            origin: Origin::Inside,
-            tos: 0,
-            #[cfg(debug_assertions)]
-            leash: self.leash(),
-        });
+        batch.push(Train::new(&self.owner, buffer, 0..length, length, Origin::Inside, 0));
     }
 
     /// Notes a receiver to be started, now or, after too many failures, in a while.
@@ -347,13 +328,5 @@ impl Engine {
             next = Some(next.map_or(HELD_INTERVAL, |next: Duration| next.min(HELD_INTERVAL)));
         }
         Ok(next)
-    }
-
-    /// The memory a train lies in.
-    pub(crate) fn memory_of(train: &Train) -> Memory {
-        match train.origin {
-            Origin::Outside(_) => Memory::Outside(train.buffer.index()),
-            Origin::Inside => Memory::Inside(train.buffer.index()),
-        }
     }
 }

@@ -5,142 +5,20 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use mesh_udp::envelope::Envelope;
+use mesh_udp::gather::{Memory, Piece, RUNS_MAX, Run, SEGMENTS_MAX};
+use mesh_udp::refusal::{self, Refusal};
+use mesh_udp::{Endpoint, Origin, Train};
+
 use crate::engine::Engine;
-use crate::gather::{Memory, Piece, Run, SEGMENTS_MAX};
 use crate::memory::SLAB_ROOM_BYTES;
 use crate::ring::{Completion, SUBMISSIONS};
 use crate::sys::Collect;
-use crate::train::{Endpoint, Train};
-
-/// Room for what a send tells beside the payload: segment size and TOS (24 each) and packet info (40).
-const CONTROL_BYTES: usize = 96;
 
 /// Submissions that may fail for want of memory before a flush gives up.
 const SUBMIT_ATTEMPTS: u32 = 1000;
-
-/// Addressed and stamped: the header of a send with the memory it points to, except the payload.
-#[derive(Debug)]
-pub(crate) struct Envelope {
-    header: libc::msghdr,
-    name: Name,
-    control: Control,
-}
-
-/// A `sockaddr_in` or `sockaddr_in6`.
-#[derive(Debug)]
-#[repr(C, align(8))]
-struct Name([u8; 28]);
-
-/// Control messages.
-#[derive(Debug)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
-
-impl Envelope {
-    pub(crate) fn new() -> Self {
-        let header = libc::msghdr {
-            msg_name: std::ptr::null_mut(),
-            msg_namelen: 0,
-            msg_iov: std::ptr::null_mut(),
-            msg_iovlen: 0,
-            msg_control: std::ptr::null_mut(),
-            msg_controllen: 0,
-            msg_flags: 0,
-        };
-        Self { header, name: Name([0; 28]), control: Control([0; CONTROL_BYTES]) }
-    }
-
-    pub(crate) fn header(&self) -> *const libc::msghdr {
-        &raw const self.header
-    }
-
-    /// Fills everything in. The envelope must not move between here and the submission. `v6` is the family of the socket.
-    pub(crate) fn address(&mut self, v6: bool, run: &Run, segmented: bool, iovecs: &mut [libc::iovec]) {
-        let name_bytes = self.name.fill(v6, run.to.remote);
-        let mut control_bytes = 0;
-        if segmented {
-            let bytes = u16::try_from(run.segment_bytes).expect("two segments fit one datagram's limit");
-            self.control.append(&mut control_bytes, libc::SOL_UDP, libc::UDP_SEGMENT, &[&bytes.to_ne_bytes()]);
-        }
-        // What goes to an IPv4 address takes the options of IPv4, from a dual-stack socket too.
-        if run.tos != 0 {
-            let (level, kind) = match run.to.remote {
-                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
-                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-            };
-            self.control.append(&mut control_bytes, level, kind, &[&i32::from(run.tos).to_ne_bytes()]);
-        }
-        match (run.to.local, run.to.remote) {
-            (Some(IpAddr::V4(local)), SocketAddr::V4(_)) => {
-                // struct in_pktinfo: interface (any), local address, address in the header (of receives only).
-                let data: [&[u8]; 3] = [&[0; 4], &local.octets(), &[0; 4]];
-                self.control.append(&mut control_bytes, libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
-            }
-            (Some(IpAddr::V6(local)), SocketAddr::V6(_)) => {
-                let data: [&[u8]; 2] = [&local.octets(), &[0; 4]];
-                self.control.append(&mut control_bytes, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data);
-            }
-            // An address of the other family says nothing about where to leave from.
-            (Some(IpAddr::V4(_)), SocketAddr::V6(_)) | (Some(IpAddr::V6(_)), SocketAddr::V4(_)) | (None, _) => {}
-        }
-        self.header.msg_name = (&raw mut self.name.0).cast();
-        self.header.msg_namelen = name_bytes as libc::socklen_t;
-        self.header.msg_iov = iovecs.as_mut_ptr();
-        self.header.msg_iovlen = iovecs.len();
-        let control: *mut libc::c_void = (&raw mut self.control.0).cast();
-        self.header.msg_control = if control_bytes == 0 { std::ptr::null_mut() } else { control };
-        self.header.msg_controllen = control_bytes;
-    }
-}
-
-impl Name {
-    /// Writes the address as a socket of this family takes it; returns its length.
-    fn fill(&mut self, v6: bool, remote: SocketAddr) -> usize {
-        let family = if v6 { libc::AF_INET6 } else { libc::AF_INET } as libc::sa_family_t;
-        self.0 = [0; 28];
-        self.0[..2].copy_from_slice(&family.to_ne_bytes());
-        self.0[2..4].copy_from_slice(&remote.port().to_be_bytes());
-        match (v6, remote) {
-            (false, SocketAddr::V4(remote)) => {
-                self.0[4..8].copy_from_slice(&remote.ip().octets());
-                16
-            }
-            (true, SocketAddr::V4(remote)) => {
-                self.0[8..24].copy_from_slice(&remote.ip().to_ipv6_mapped().octets());
-                28
-            }
-            // From an IPv4 socket this fails, as it must: the address is left out.
-            (false, SocketAddr::V6(_)) => 0,
-            (true, SocketAddr::V6(remote)) => {
-                self.0[8..24].copy_from_slice(&remote.ip().octets());
-                self.0[24..28].copy_from_slice(&remote.scope_id().to_ne_bytes());
-                28
-            }
-        }
-    }
-}
-
-impl Control {
-    /// Appends one `cmsghdr` with its data and padding.
-    fn append(&mut self, end: &mut usize, level: i32, kind: i32, data: &[&[u8]]) {
-        const HEADER: usize = size_of::<libc::cmsghdr>();
-        let start = *end;
-        let bytes = HEADER + data.iter().map(|part| part.len()).sum::<usize>();
-        self.0[start..start + size_of::<usize>()].copy_from_slice(&bytes.to_ne_bytes());
-        self.0[start + HEADER - 8..start + HEADER - 4].copy_from_slice(&level.to_ne_bytes());
-        self.0[start + HEADER - 4..start + HEADER].copy_from_slice(&kind.to_ne_bytes());
-        let mut at = start + HEADER;
-        for part in data {
-            self.0[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        *end = at.next_multiple_of(size_of::<usize>());
-        self.0[at..*end].fill(0);
-    }
-}
 
 /// One send of a round.
 struct Slot {
@@ -212,8 +90,8 @@ impl Engine {
     /// # Panics
     /// On a train of another engine, a range beyond it, or a stride of zero.
     pub fn forward(&mut self, train: &Train, bytes: Range<usize>, segment_bytes: usize, to: &Endpoint, tos: u8) {
-        let range = self.range_of(train, &bytes);
-        self.queue(Self::memory_of(train), range, segment_bytes, to, tos);
+        let range = train.place(&self.owner, &bytes);
+        self.queue(train.memory(), range, segment_bytes, to, tos);
     }
 
     /// Queues a range of the slab to be sent, cut every `segment_bytes`.
@@ -221,7 +99,7 @@ impl Engine {
     /// # Panics
     /// On a range beyond the slab, or a stride of zero.
     pub fn send(&mut self, slab: Range<usize>, segment_bytes: usize, to: &Endpoint, tos: u8) {
-        assert!(slab.start <= slab.end && slab.end <= self.memories.slab.len(), "a range beyond the slab");
+        assert!(slab.start <= slab.end && slab.end <= self.memories.slab.size(), "a range beyond the slab");
         self.queue(Memory::Slab, slab, segment_bytes, to, tos);
     }
 
@@ -230,8 +108,8 @@ impl Engine {
     /// # Panics
     /// On a train of another engine, or a range beyond it.
     pub fn deliver(&mut self, train: &Train, bytes: Range<usize>) {
-        let range = self.range_of(train, &bytes);
-        self.queue_write(Piece::new(Self::memory_of(train), range));
+        let range = train.place(&self.owner, &bytes);
+        self.queue_write(Piece::new(train.memory(), range));
     }
 
     /// Queues a range of the slab as one packet for the virtual interface.
@@ -239,7 +117,7 @@ impl Engine {
     /// # Panics
     /// On a range beyond the slab.
     pub fn deliver_slab(&mut self, slab: Range<usize>) {
-        assert!(slab.start <= slab.end && slab.end <= self.memories.slab.len(), "a range beyond the slab");
+        assert!(slab.start <= slab.end && slab.end <= self.memories.slab.size(), "a range beyond the slab");
         self.queue_write(Piece::new(Memory::Slab, slab));
     }
 
@@ -248,16 +126,8 @@ impl Engine {
     /// # Panics
     /// On a train of another engine.
     pub fn release(&mut self, train: Train) {
-        self.check(&train);
-        #[cfg(debug_assertions)]
-        let Train { buffer, origin, mut leash, .. } = train;
-        #[cfg(debug_assertions)]
-        {
-            leash.released = true;
-        }
-        #[cfg(not(debug_assertions))]
-        let Train { buffer, origin, .. } = train;
-        self.released.push((origin == crate::train::Origin::Inside, buffer));
+        let inside = train.origin() == Origin::Inside;
+        self.released.push((inside, train.take(&self.owner)));
     }
 
     /// Submits everything queued without waiting, then takes back released trains and the slab.
@@ -298,7 +168,7 @@ impl Engine {
             self.counters.drops_send_failed += bytes.len().div_ceil(segment_bytes).max(1) as u64;
             return;
         };
-        let segments_max = socket.segments_max;
+        let segments_max = socket.udp.segments_max;
         if self.gather.is_full() {
             self.submit_queued_deferring_error();
         }
@@ -310,7 +180,7 @@ impl Engine {
             self.counters.drops_inside_full += 1;
             return;
         }
-        if self.sends.writes.len() >= crate::gather::RUNS_MAX {
+        if self.sends.writes.len() >= RUNS_MAX {
             self.submit_queued_deferring_error();
         }
         self.sends.writes.push(packet);
@@ -318,7 +188,7 @@ impl Engine {
 
     /// Makes sure that the slab has its room, by sending what is queued if it must.
     pub(crate) fn make_slab_room(&mut self) {
-        if self.memories.slab.len() - self.slab_used < SLAB_ROOM_BYTES {
+        if self.memories.slab.size() - self.slab_used < SLAB_ROOM_BYTES {
             self.submit_queued_deferring_error();
             self.slab_used = 0;
         }
@@ -389,7 +259,7 @@ impl Engine {
         slot.segments = (bytes.end - bytes.start).div_ceil(run.segment_bytes).max(1);
         slot.bytes = bytes;
         slot.error = 0;
-        slot.envelope.address(socket.v6, &run, slot.segments > 1, &mut slot.iovecs[..count]);
+        slot.envelope.address(socket.udp.v6, &run, slot.segments > 1, &mut slot.iovecs[..count]);
         self.post_send(place as u16, number)?;
         self.sends.taken += 1;
         Ok(())
@@ -408,6 +278,7 @@ impl Engine {
             let (index, bytes, segments, error) = (slot.run, slot.bytes.clone(), slot.segments, slot.error);
             if error == 0 {
                 self.counters.sends += 1;
+                self.counters.lengths_out.note(segments as usize);
                 self.counters.datagrams_out += u64::from(segments);
                 self.counters.bytes_out += u64::from(bytes.end - bytes.start);
             } else {
@@ -421,48 +292,29 @@ impl Engine {
         Ok(())
     }
 
-    /// Decides what becomes of a send that failed.
+    /// Does what is to be done about a send that failed.
     fn send_refused(&mut self, index: u32, bytes: Range<u32>, segments: u32, error: i32) {
         let run = self.gather.runs()[index as usize];
-        match error {
-            // A full socket buffer. A part of a run that is being sent singly is not worth the trouble.
-            libc::EAGAIN if bytes == (0..run.bytes) => self.hold(&run),
-            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => self.counters.drops_send_full += u64::from(segments),
-            // The device cannot cut (EIO: no checksums by hardware, it will not be able later), or the kernel will not (EINVAL,
-            // EMSGSIZE: segments larger than the path takes; then each one shall be judged alone).
-            libc::EIO | libc::EINVAL | libc::EMSGSIZE if segments > 1 => {
-                if error == libc::EIO
-                    && let Some(Some(socket)) = self.sockets.get_mut(usize::from(run.to.socket.0))
-                {
-                    socket.segments_max = 1;
+        match refusal::judge(error, &run, &bytes, segments) {
+            Refusal::Hold => self.hold(&run),
+            Refusal::Full => self.counters.drops_send_full += u64::from(segments),
+            Refusal::Failed => self.counters.drops_send_failed += u64::from(segments),
+            Refusal::Singly { bytes, lost, never } => {
+                if never && let Some(Some(socket)) = self.sockets.get_mut(usize::from(run.to.socket.0)) {
+                    socket.udp.segments_max = 1;
                 }
                 self.counters.resent_singly += 1;
-                // All full segments are equally long: where one is too long all are, and only a shorter last one may pass.
-                let start =
-                    if error == libc::EMSGSIZE { bytes.end - self.drop_too_long(&run, &bytes) } else { bytes.start };
-                let mut at = start;
-                while at < bytes.end {
-                    let end = bytes.end.min(at + run.segment_bytes);
-                    self.sends.singles.push_back((index, at..end));
-                    at = end;
-                }
+                self.counters.drops_send_failed += u64::from(lost);
+                let parts = bytes.clone().step_by(run.segment_bytes as usize);
+                self.sends.singles.extend(parts.map(|at| (index, at..bytes.end.min(at + run.segment_bytes))));
             }
-            _ => self.counters.drops_send_failed += u64::from(segments),
         }
-    }
-
-    /// Counts the full segments of a refused run as dropped; returns the bytes of the shorter last one, if there is one.
-    fn drop_too_long(&mut self, run: &Run, bytes: &Range<u32>) -> u32 {
-        let length = bytes.end - bytes.start;
-        self.counters.drops_send_failed += u64::from(length / run.segment_bytes);
-        length % run.segment_bytes
     }
 
     /// Keeps a copy of a run until its socket has room, or drops it.
     fn hold(&mut self, run: &Run) {
-        let v6 =
-            self.sockets.get(usize::from(run.to.socket.0)).is_some_and(|socket| socket.as_ref().is_some_and(|s| s.v6));
-        if self.held.hold(&self.gather, run, &self.memories, v6) {
+        let v6 = self.socket(run.to.socket.0).is_some_and(|socket| socket.udp.v6);
+        if self.held.hold(&self.gather, run, |piece| self.memories.bytes(piece), v6) {
             self.counters.held += 1;
         } else {
             self.counters.drops_send_full += u64::from(run.segments);
@@ -489,6 +341,7 @@ impl Engine {
         match completion.error() {
             None => {
                 self.counters.sends += 1;
+                self.counters.lengths_out.note(segments as usize);
                 self.counters.datagrams_out += segments;
                 self.counters.bytes_out += bytes;
             }

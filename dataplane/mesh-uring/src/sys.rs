@@ -2,7 +2,7 @@
 //! The few system calls made by hand.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use io_uring::types::Timespec;
@@ -104,29 +104,4 @@ pub(crate) fn unregister_ring(descriptor: RawFd, index: u32) {
     // SAFETY: the kernel reads one `RingUpdate`, which lives on this stack frame.
     let _ =
         unsafe { libc::syscall(libc::SYS_io_uring_register, descriptor, UNREGISTER_RING_FDS, &raw mut update, 1_u32) };
-}
-
-/// Sets a socket option that is one integer.
-pub(crate) fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the kernel reads the four bytes of `value`, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Reads a socket option that is one integer.
-pub(crate) fn get_option(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<i32> {
-    let mut value = 0_i32;
-    let mut bytes = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `bytes` bytes to `value`, and the length to `bytes`; both outlive the call.
-    let result =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut bytes) };
-    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

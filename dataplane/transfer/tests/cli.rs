@@ -110,7 +110,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
     for (words, expect) in [
         (&["-tokn", "x"][..], "transfer: unknown flag -tokn: did you mean -token?\n"),
         (&["-bind", "0"], "transfer: -bind is not a number in 1..65535: give one, as in -bind 1\n"),
-        (&["-engine", "x"], "transfer: -engine x does not exist: give auto, uring or portable\n"),
+        (&["-engine", "x"], "transfer: -engine x does not exist: give auto, uring, mmsg or portable\n"),
     ] {
         assert_eq!(ended(place.path(), words), (Some(2), String::new(), expect.into()));
     }
@@ -129,7 +129,7 @@ fn what_the_system_refuses_is_one_line_and_exit_code_1() {
 
 #[test]
 fn it_runs_says_so_and_stops_with_its_ports_free() {
-    for engine in ["uring", "portable"] {
+    for engine in ["uring", "mmsg", "portable"] {
         let place = tempfile::tempdir().unwrap();
         let first = free_ports(20_000..23_000, 20);
         let bind = first.to_string();

@@ -16,7 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::figures;
 use crate::member;
 
-const ENGINES: [&str; 2] = ["uring", "portable"];
+const ENGINES: [&str; 3] = ["uring", "mmsg", "portable"];
 /// Batches: their name, datagrams, and how many of them.
 const LOADS: [(&str, usize, usize); 2] = [("train-16", 16, 1250), ("single", 1, 5000)];
 /// Batches before anything is counted: pools grow to the load they meet.

@@ -22,6 +22,8 @@ const END: Duration = Duration::from_secs(5);
 pub enum Ours {
     /// `-engine uring`.
     Uring,
+    /// `-engine mmsg`.
+    Mmsg,
     /// `-engine portable`.
     Portable,
 }
@@ -30,6 +32,7 @@ impl System for Ours {
     fn name(&self) -> &'static str {
         match self {
             Ours::Uring => "uring",
+            Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
         }
     }

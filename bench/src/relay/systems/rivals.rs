@@ -9,8 +9,8 @@ use crate::report::{Absent, SystemInfo};
 use crate::rivals::{READY, Rival};
 
 /// Name of the check.
-pub(super) const MMSG_C: &str = "mmsg-c";
-/// The check: the `mmsg` rival as plain C.
+pub(super) const MMSG_C: &str = "recvmmsg-c";
+/// The check: the `recvmmsg` rival as plain C.
 const SOURCE: &str = include_str!("../../../check/mmsg.c");
 
 /// A rival that this program is when started as `bench rival`.
@@ -47,7 +47,7 @@ impl System for Written {
     }
 }
 
-/// The C program that does what the `mmsg` rival does. It shows whether that one is as good as it can be.
+/// The C program that does what the `recvmmsg` rival does. It shows whether that one is as good as it can be.
 pub(super) struct MmsgC;
 
 impl System for MmsgC {
@@ -64,7 +64,7 @@ impl System for MmsgC {
             name: MMSG_C.to_owned(),
             version: format!("by {version}"),
             ours: false,
-            about: "The mmsg rival as plain C, to check that the one in Rust is as good.".to_owned(),
+            about: "The recvmmsg rival as plain C, to check that the one in Rust is as good.".to_owned(),
         }))
     }
 

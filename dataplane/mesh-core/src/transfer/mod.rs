@@ -10,6 +10,8 @@
 //! 4. `registry.rs` with `tickets.rs`: who holds which address; `lookups.rs`: who is told;
 //! 5. `timers.rs`, `limits.rs`: when, and how often at most.
 //!
+//! `mirror.rs` is for namespaces that several threads share.
+//!
 //! Memory is bounded everywhere, and nothing at all is remembered of an address that has not proven itself. No answer is longer
 //! than its request. What a member at a proven address is told unasked (changes, probes, that it is displaced) answers nobody.
 
@@ -42,6 +44,7 @@ mod handshake;
 mod limits;
 mod links;
 mod lookups;
+mod mirror;
 mod namespace;
 mod registry;
 mod slots;
@@ -55,12 +58,14 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+pub use mirror::{Handed, ShareStatus, SlotChange};
 pub use status::{Counters, Event, LeftReason, MemberStatus, NamespaceStatus, Refusal, Status};
 
 use forward::Verdict;
 use handshake::Handshakes;
 use limits::{Bucket, NoticeLimit};
 use links::Link;
+use mirror::Mirror;
 use namespace::Namespace;
 use spaces::Spaces;
 use tickets::TicketOffice;
@@ -103,6 +108,12 @@ pub struct Transfer {
     started: Moment,
     rng: Generator,
     spaces: Spaces,
+    /// By socket: namespaces that another thread is home to.
+    mirrors: Vec<Option<Box<Mirror>>>,
+    /// Sockets of namespaces that are mirrored elsewhere.
+    shared: Vec<SocketId>,
+    /// What waits to be handed to the home of its namespace.
+    handed: VecDeque<Handed>,
     links: BTreeMap<u32, Link>,
     handshakes: Handshakes,
     cookies: CookieJar,
@@ -132,6 +143,9 @@ impl Transfer {
             boot: config.boot,
             started: now,
             spaces: Spaces::default(),
+            mirrors: Vec::new(),
+            shared: Vec::new(),
+            handed: VecDeque::new(),
             links: BTreeMap::new(),
             handshakes: Handshakes::default(),
             cookies: CookieJar::new(*rng.secret(), now),
@@ -160,6 +174,10 @@ impl Transfer {
     /// Forgets a namespace and all its members. What still arrives on the socket is dropped.
     pub fn remove_namespace(&mut self, socket: SocketId) {
         self.forget_handshakes_of(socket);
+        if let Some(mirror) = self.mirrors.get_mut(usize::from(socket.0)) {
+            *mirror = None;
+        }
+        self.shared.retain(|&shared| shared != socket);
         let Some(space) = self.spaces.remove(socket) else { return };
         for (index, member) in space.members {
             self.timers.cancel(member.lease_timer, Timer::Lease(socket, index));
@@ -205,6 +223,9 @@ impl Transfer {
     /// Ends everything and forgets all keys. Gateways are told nothing: they keep their tickets and look for the next start.
     pub fn stop(&mut self, _now: Moment) {
         self.spaces = Spaces::default();
+        self.mirrors.clear();
+        self.shared.clear();
+        self.handed.clear();
         self.handshakes = Handshakes::default();
         self.links.clear();
         self.timers.clear();
@@ -229,8 +250,8 @@ impl Transfer {
         while at < train.len() {
             let mut end = (at + stride).min(train.len());
             let Some(space) = self.spaces.get_mut(from.socket) else {
-                let datagrams = (train.len() - at).div_ceil(stride);
-                return self.drops.count_many(DropReason::UnknownSocket, datagrams as u64);
+                debug_assert!(at == 0, "no datagram ends its namespace");
+                return self.receive_mirrored(from, arrival, train, reply.actions);
             };
             match forward::judge(&train[at..end], &from, &space.slots) {
                 Verdict::Forward { source, to } => {
@@ -238,15 +259,10 @@ impl Transfer {
                     let (bytes, datagrams) = ((end - at) as u64, (end - at).div_ceil(stride) as u64);
                     #[cfg(feature = "slow")]
                     self.slow.waste(datagrams);
-                    if let Some(place) = space.slots.get_mut(source) {
-                        place.datagrams += datagrams;
-                        place.bytes += bytes;
-                    }
+                    space.slots.note(source, datagrams, bytes);
                     space.datagrams += datagrams;
                     space.bytes += bytes;
-                    self.counters.datagrams_forwarded += datagrams;
-                    self.counters.bytes_forwarded += bytes;
-                    self.counters.runs_forwarded += 1;
+                    self.counters.note_run(datagrams, bytes);
                     reply.actions.push(Action::Forward { bytes: at..end, segment_bytes: stride, to, tos: arrival.tos });
                 }
                 Verdict::Receive => {

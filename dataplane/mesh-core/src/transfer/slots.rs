@@ -32,6 +32,8 @@ pub(super) struct SlotTable {
     places: Vec<Place>,
     /// Vacant indexes. First in, first out: a place rests as long as possible before it is used again.
     vacant: VecDeque<u32>,
+    /// Indexes of places that changed and whose change is not told yet; `None`: nobody wants to know.
+    journal: Option<VecDeque<u32>>,
 }
 
 impl SlotTable {
@@ -63,20 +65,25 @@ impl SlotTable {
         let place = &mut self.places[index as usize - 1];
         *place =
             Place { endpoint: Some(endpoint), generation: place.generation.wrapping_add(1), datagrams: 0, bytes: 0 };
-        Some(Slot { index, generation: place.generation })
+        let slot = Slot { index, generation: place.generation };
+        self.changed(index);
+        Some(slot)
     }
 
     /// Gives a held place its next generation: what is sent to or from the old one is not forwarded any more.
     pub(super) fn renew(&mut self, slot: Slot) -> Option<Slot> {
         let place = self.get_mut(slot)?;
         place.generation = place.generation.wrapping_add(1);
-        Some(Slot { index: slot.index, generation: place.generation })
+        let renewed = Slot { index: slot.index, generation: place.generation };
+        self.changed(slot.index);
+        Some(renewed)
     }
 
     /// Lets the holder's endpoint be `endpoint`.
     pub(super) fn move_to(&mut self, slot: Slot, endpoint: Endpoint) {
         if let Some(place) = self.get_mut(slot) {
             place.endpoint = Some(endpoint);
+            self.changed(slot.index);
         }
     }
 
@@ -85,6 +92,42 @@ impl SlotTable {
         if let Some(place) = self.get_mut(slot) {
             place.endpoint = None;
             self.vacant.push_back(slot.index);
+            self.changed(slot.index);
+        }
+    }
+
+    /// Notes changes from now on, for [`SlotTable::journaled`].
+    pub(super) fn keep_journal(&mut self) {
+        self.journal.get_or_insert_default();
+    }
+
+    /// The next place that changed, as it is now: who is told of each change in turn knows the table.
+    pub(super) fn journaled(&mut self) -> Option<(u32, Place)> {
+        let index = self.journal.as_mut()?.pop_front()?;
+        Some((index, *self.places.get(index as usize - 1)?))
+    }
+
+    /// Makes a place of a mirror like that of the home.
+    pub(super) fn copy(&mut self, index: u32, generation: u16, endpoint: Option<Endpoint>) {
+        let Some(at) = (index as usize).checked_sub(1).filter(|&at| at < SLOTS_MAX) else { return };
+        if self.places.len() <= at {
+            self.places.resize(at + 1, Place { endpoint: None, generation: 0, datagrams: 0, bytes: 0 });
+        }
+        let place = &mut self.places[at];
+        if endpoint.is_none() || place.generation != generation || place.endpoint.is_none() {
+            (place.datagrams, place.bytes) = (0, 0);
+        }
+        (place.endpoint, place.generation) = (endpoint, generation);
+    }
+
+    /// All places with their indexes.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u32, &Place)> {
+        (1..).zip(&self.places)
+    }
+
+    fn changed(&mut self, index: u32) {
+        if let Some(journal) = &mut self.journal {
+            journal.push_back(index);
         }
     }
 }

@@ -47,6 +47,15 @@ pub struct Counters {
     pub refused: u64,
 }
 
+impl Counters {
+    /// Counts a run that was forwarded.
+    pub(super) fn note_run(&mut self, datagrams: u64, bytes: u64) {
+        self.datagrams_forwarded += datagrams;
+        self.bytes_forwarded += bytes;
+        self.runs_forwarded += 1;
+    }
+}
+
 /// One namespace.
 #[derive(Clone, Debug, Serialize)]
 pub struct NamespaceStatus {

@@ -6,6 +6,7 @@ mod forwarding;
 mod handshakes;
 mod hostile;
 mod lookups;
+mod mirror;
 mod padding;
 mod registration;
 mod world;

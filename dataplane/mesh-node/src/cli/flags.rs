@@ -102,7 +102,7 @@ const LOG: Flag = Flag::text("log", "./", "log dir");
 const TOKEN: Flag = Flag::text("token", "", "access auth");
 
 const CONFIG: Flag = Flag::text("config", "", "TOML file with the flags' names as keys");
-const ENGINE: Flag = Flag::text("engine", "auto", "what moves the datagrams: auto, uring or portable");
+const ENGINE: Flag = Flag::text("engine", "auto", "what moves the datagrams: auto, uring, mmsg or portable");
 const STATE: Flag = Flag::text("state", "", "directory of the keys this machine keeps (empty: the system's place)");
 const TOKEN_FILE: Flag = Flag::text("token-file", "", "file that holds the token, so that no process listing shows it");
 
@@ -116,7 +116,17 @@ const TRANSFER_SEED: &[Flag] = &[
     TOKEN,
 ];
 
-const TRANSFER_ADDED: &[Flag] = &[CONFIG, ENGINE, STATE, TOKEN_FILE];
+const TRANSFER_ADDED: &[Flag] = &[
+    CONFIG,
+    ENGINE,
+    Flag::text(
+        "spread",
+        "",
+        "ports that all processors serve together, as in 8000,8001, or all (empty: one processor each)",
+    ),
+    STATE,
+    TOKEN_FILE,
+];
 
 const GATEWAY_SEED: &[Flag] = &[
     DEBUG,

@@ -128,6 +128,7 @@ impl Engine for Portable {
             // Every slot holds the longest train there is.
             drops_truncated: 0,
             starved: counted.starved,
+            ..EngineCounters::default()
         }
     }
 

@@ -43,7 +43,7 @@ pub struct CommonReport {
     pub version: &'static str,
     /// Its process.
     pub pid: u32,
-    /// Name of the engine: `uring` or `portable`.
+    /// Name of the engine: `uring`, `mmsg` or `portable`.
     pub engine: &'static str,
     /// Why this one.
     pub engine_reason: String,

@@ -24,7 +24,7 @@ mod waits;
 
 use mesh_node::engine::portable::Portable;
 #[cfg(target_os = "linux")]
-use mesh_node::engine::uring::Uring;
+use mesh_node::engine::{mmsg::Mmsg, uring::Uring};
 use support::Conforms;
 
 #[cfg(target_os = "linux")]
@@ -37,6 +37,16 @@ impl Conforms for Portable {
 
     fn made() -> Self {
         Self::new().expect("a runtime needs two file descriptors")
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Conforms for Mmsg {
+    const NAME: &'static str = "mmsg";
+    const WHOLE_TOS: bool = true;
+
+    fn made() -> Self {
+        Self::new().expect("an epoll needs two file descriptors")
     }
 }
 
@@ -105,5 +115,7 @@ macro_rules! conformance {
 }
 
 conformance!(portable: Portable);
+#[cfg(target_os = "linux")]
+conformance!(mmsg: Mmsg);
 #[cfg(target_os = "linux")]
 conformance!(uring: Uring);

@@ -22,20 +22,20 @@ fn explicit_uring_fails_with_the_cause_where_it_is_refused() {
         let mut transfer = refused(&site, "uring")?;
         assert_eq!(transfer.wait(START)?.code(), Some(1), "{}", transfer.output());
         let said = transfer.output();
-        assert!(said.contains("io_uring") && said.contains("portable"), "cause and remedy are named: {said}");
+        assert!(said.contains("io_uring") && said.contains("mmsg"), "cause and remedy are named: {said}");
         Ok(())
     });
 }
 
 #[test]
-fn auto_says_why_it_goes_on_with_portable() {
+fn auto_says_why_it_goes_on_with_mmsg() {
     isolated(|| {
         let site = Site::new("auto_refused", 2)?;
         let mut transfer = refused(&site, "auto")?;
         transfer.wait_for_line("join with", START).context("the transfer did not start")?;
         assert!(transfer.output().contains("io_uring"), "the reason is said: {}", transfer.output());
         let status = status(&site.cloud, "transfer")?;
-        assert_eq!(status["engine"], "portable", "{status:#}");
+        assert_eq!(status["engine"], "mmsg", "{status:#}");
         let _gateways = [site.gateway(0, &[])?, site.gateway(1, &[])?];
         assert!(site.ping(0, 1, ONE)?.perfect());
         Ok(())

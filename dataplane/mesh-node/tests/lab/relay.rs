@@ -36,6 +36,12 @@ fn all_on_uring() {
 }
 
 #[test]
+fn all_mmsg() {
+    let mmsg = ["-engine", "mmsg"];
+    isolated(|| pings_and_copies("all_mmsg", &mmsg, &mmsg, &mmsg));
+}
+
+#[test]
 fn all_portable() {
     let portable = ["-engine", "portable"];
     isolated(|| pings_and_copies("all_portable", &portable, &portable, &portable));

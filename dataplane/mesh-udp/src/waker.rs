@@ -14,14 +14,18 @@ pub struct Waker {
 }
 
 struct Shared {
-    /// The ring polls it; its count is never read. Each write makes one completion.
+    /// Watched by edges; its count is never read.
     event: EventFd,
     /// Set by the first caller, cleared by the engine: a thousand calls between two waits cost one system call.
     called: AtomicBool,
 }
 
 impl Waker {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// One for the engine that is being made.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self { shared: Arc::new(Shared { event, called: AtomicBool::new(false) }) })
     }
@@ -34,12 +38,13 @@ impl Waker {
         }
     }
 
-    /// From here on a call makes a completion again. To be called before the caller of the engine looks at what it was woken for.
-    pub(crate) fn rearm(&self) {
+    /// From here on a call makes an edge again. To be called before the caller of the engine looks at what it was woken for.
+    pub fn rearm(&self) {
         self.shared.called.store(false, Ordering::Release);
     }
 
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+    /// What becomes readable with each call; its count is never read, so it is to be watched by edges.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.shared.event.as_fd()
     }
 }

@@ -1,35 +1,36 @@
 //! Sends that met a full socket buffer.
 //!
-//! Each is copied into memory of its own, so that its receive buffer returns at once, and is submitted without `MSG_DONTWAIT`: the
-//! ring waits for room and then sends. Of each socket one is in flight and the others wait behind it, and as long as there is one,
-//! whatever else goes to that socket is held too: so the order is kept. (Of sends that failed and succeeded within one flush, the
-//! succeeded ones are ahead: nothing but a link between them could prevent that, and a link would have all wait for completions.)
+//! Each is copied into memory of its own, so that its receive buffer returns at once, and is sent when there is room. Of each
+//! socket one is in flight and the others wait behind it, and as long as there is one, whatever else goes to that socket is held
+//! too: so the order is kept.
 //! Bounded in number and in time; what is beyond is dropped and counted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::buffers::Area;
-use crate::gather::{Gather, Run};
-use crate::memory::Memories;
-use crate::send::Envelope;
+use crate::area::Area;
+use crate::envelope::Envelope;
+use crate::gather::{Gather, Piece, Run};
 
 /// Held sends of an engine.
-pub(crate) const HELD_MAX: usize = 64;
+pub const HELD_MAX: usize = 64;
 /// Held sends of one socket, so that one that is stuck leaves room for others.
-pub(crate) const HELD_PER_SOCKET_MAX: usize = 16;
+pub const HELD_PER_SOCKET_MAX: usize = 16;
 /// How long a send is held. What has waited longer is of no use to who waits for it.
-pub(crate) const HELD_TIME: Duration = Duration::from_millis(100);
+pub const HELD_TIME: Duration = Duration::from_millis(100);
 /// Bytes of one held send: the longest payload, in whole pages.
 const LETTER_BYTES: usize = 64 * 1024;
 
 /// A held send.
-pub(crate) struct Letter {
-    pub(crate) envelope: Envelope,
-    pub(crate) iovec: [libc::iovec; 1],
-    pub(crate) socket: u16,
-    pub(crate) segments: u32,
-    pub(crate) bytes: u32,
+pub struct Letter {
+    envelope: Envelope,
+    iovec: [libc::iovec; 1],
+    /// The socket it leaves by.
+    pub socket: u16,
+    /// Its datagrams.
+    pub segments: u32,
+    /// Its bytes.
+    pub bytes: u32,
     since: Instant,
     state: State,
 }
@@ -44,7 +45,7 @@ enum State {
 }
 
 /// All held sends.
-pub(crate) struct Held {
+pub struct Held {
     memory: Option<Area>,
     letters: Vec<Letter>,
     waiting: VecDeque<u16>,
@@ -52,20 +53,24 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new() -> Self {
+    /// With no memory yet.
+    #[expect(clippy::new_without_default, reason = "as of all parts of an engine")]
+    pub fn new() -> Self {
         Self { memory: None, letters: Vec::new(), waiting: VecDeque::with_capacity(HELD_MAX), count: 0 }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    pub(crate) fn letter(&self, slot: u16) -> &Letter {
+    /// A held send by its slot.
+    pub fn letter(&self, slot: u16) -> &Letter {
         &self.letters[usize::from(slot)]
     }
 
     /// Sends of this socket that are held.
-    pub(crate) fn of_socket(&self, socket: u16) -> usize {
+    pub fn of_socket(&self, socket: u16) -> usize {
         if self.count == 0 { 0 } else { self.busy(socket).count() }
     }
 
@@ -73,8 +78,8 @@ impl Held {
         self.letters.iter().filter(move |letter| letter.state != State::Free && letter.socket == socket)
     }
 
-    /// Copies a run, addressed from a socket of this family. `false` when there is no room.
-    pub(crate) fn hold(&mut self, gather: &Gather, run: &Run, memories: &Memories, v6: bool) -> bool {
+    /// Copies a run, whose bytes lie where `bytes_of` tells, addressed from a socket of this family. `false` when there is no room.
+    pub fn hold<'a>(&mut self, gather: &Gather, run: &Run, bytes_of: impl Fn(&Piece) -> &'a [u8], v6: bool) -> bool {
         let socket = run.to.socket.0;
         if self.count == HELD_MAX || self.of_socket(socket) == HELD_PER_SOCKET_MAX || run.bytes as usize > LETTER_BYTES
         {
@@ -95,7 +100,7 @@ impl Held {
             self.letters.iter().position(|letter| letter.state == State::Free).expect("fewer than the most are held");
         let mut end = slot * LETTER_BYTES;
         for piece in gather.pieces(run) {
-            let bytes = memories.bytes(&piece);
+            let bytes = bytes_of(&piece);
             memory.bytes_mut(end..end + bytes.len()).copy_from_slice(bytes);
             end += bytes.len();
         }
@@ -114,19 +119,36 @@ impl Held {
     }
 
     /// Takes the next send that can go: the first of its socket, with none of it in flight.
-    pub(crate) fn next_ready(&mut self) -> Option<u16> {
+    pub fn next_ready(&mut self) -> Option<u16> {
+        self.next_ready_if(|_| true)
+    }
+
+    /// The same, of one socket.
+    pub fn next_ready_of(&mut self, socket: u16) -> Option<u16> {
+        self.next_ready_if(|letter| letter.socket == socket)
+    }
+
+    fn next_ready_if(&mut self, condition: impl Fn(&Letter) -> bool) -> Option<u16> {
         let flying = |letter: &Letter| matches!(letter.state, State::InFlight | State::Cancelled);
         let place = self.waiting.iter().position(|&slot| {
-            let socket = self.letter(slot).socket;
-            !self.busy(socket).any(flying)
+            let letter = self.letter(slot);
+            condition(letter) && !self.busy(letter.socket).any(flying)
         })?;
         let slot = self.waiting.remove(place).expect("a place just found");
         self.letters[usize::from(slot)].state = State::InFlight;
         Some(slot)
     }
 
+    /// Puts a send back that found no room after all: it stays the first of its socket.
+    pub fn put_back(&mut self, slot: u16) {
+        let letter = &mut self.letters[usize::from(slot)];
+        assert!(letter.state == State::InFlight, "what is put back was taken");
+        letter.state = State::Waiting;
+        self.waiting.push_front(slot);
+    }
+
     /// Frees a slot at its completion.
-    pub(crate) fn finish(&mut self, slot: u16) -> &Letter {
+    pub fn finish(&mut self, slot: u16) -> &Letter {
         let letter = &mut self.letters[usize::from(slot)];
         assert!(matches!(letter.state, State::InFlight | State::Cancelled), "a held send completes once");
         letter.state = State::Free;
@@ -135,12 +157,12 @@ impl Held {
     }
 
     /// Drops the sends of a removed socket that are not in flight; returns their datagrams.
-    pub(crate) fn drop_waiting(&mut self, socket: u16) -> u64 {
+    pub fn drop_waiting(&mut self, socket: u16) -> u64 {
         self.drop_waiting_if(|letter| letter.socket == socket)
     }
 
     /// Drops the sends that have waited for too long and are not in flight; returns their datagrams.
-    pub(crate) fn drop_late(&mut self, now: Instant) -> u64 {
+    pub fn drop_late(&mut self, now: Instant) -> u64 {
         self.drop_waiting_if(|letter| now.duration_since(letter.since) >= HELD_TIME)
     }
 
@@ -162,7 +184,7 @@ impl Held {
     }
 
     /// The next send in flight that has waited for too long; it is marked as being cancelled.
-    pub(crate) fn next_late(&mut self, now: Instant) -> Option<u16> {
+    pub fn next_late(&mut self, now: Instant) -> Option<u16> {
         let late = |letter: &Letter| letter.state == State::InFlight && now.duration_since(letter.since) >= HELD_TIME;
         let slot = self.letters.iter().position(late)?;
         self.letters[slot].state = State::Cancelled;
@@ -170,17 +192,17 @@ impl Held {
     }
 
     /// Whether one of the socket's sends is in flight.
-    pub(crate) fn in_flight(&self, socket: u16) -> bool {
+    pub fn in_flight(&self, socket: u16) -> bool {
         self.busy(socket).any(|letter| letter.state != State::Waiting)
     }
 
     /// Sends in flight.
-    pub(crate) fn in_flight_total(&self) -> usize {
+    pub fn in_flight_total(&self) -> usize {
         self.letters.iter().filter(|letter| matches!(letter.state, State::InFlight | State::Cancelled)).count()
     }
 
     /// Leaves everything that the kernel may still read in place for good.
-    pub(crate) fn leak(&mut self) {
+    pub fn leak(&mut self) {
         if let Some(memory) = &mut self.memory {
             memory.leak();
         }
@@ -189,6 +211,12 @@ impl Held {
 }
 
 impl Letter {
+    /// What `sendmsg` takes. It points into the letter and the memory of the held sends, which stay where they are while the letter
+    /// is in flight.
+    pub fn header(&self) -> *const libc::msghdr {
+        self.envelope.header()
+    }
+
     fn free() -> Self {
         Self {
             envelope: Envelope::new(),

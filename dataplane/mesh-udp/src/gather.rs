@@ -8,7 +8,7 @@
 //! 3. Runs leave in the order they were begun. So to each destination the datagrams leave in the order they were queued, while
 //!    those to different destinations may pass each other.
 //!
-//! Pure: no system call, no pointer. Which memory a range lies in is a name that `send.rs` turns into an address.
+//! Pure: no system call, no pointer. Which memory a range lies in is a name that the engine turns into an address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use std::ops::Range;
 use crate::train::Endpoint;
 
 /// Datagrams in one send. The kernel takes 128 since Linux 6.9 and 64 before; what it gathers on receive is at most 64.
-pub(crate) const SEGMENTS_MAX: usize = 64;
+pub const SEGMENTS_MAX: usize = 64;
 
 /// Payload bytes of one send by IPv4: 65,535 less the IP and UDP headers.
 const BYTES_MAX_V4: usize = 65_535 - 20 - 8;
@@ -26,14 +26,14 @@ const BYTES_MAX_V4: usize = 65_535 - 20 - 8;
 const BYTES_MAX_V6: usize = 65_535 - 40 - 8;
 
 /// Runs of one batch; a caller with more must submit in between.
-pub(crate) const RUNS_MAX: usize = 4096;
+pub const RUNS_MAX: usize = 4096;
 
 /// End of a chain of pieces.
 const NONE: u32 = u32::MAX;
 
 /// Which memory a range lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Memory {
+pub enum Memory {
     /// A receive buffer of the sockets.
     Outside(u16),
     /// A receive buffer of the virtual interface.
@@ -44,34 +44,41 @@ pub(crate) enum Memory {
 
 /// A contiguous part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) memory: Memory,
-    pub(crate) offset: u32,
-    pub(crate) length: u32,
+pub struct Piece {
+    /// Where it lies.
+    pub memory: Memory,
+    /// Its first byte there.
+    pub offset: u32,
+    /// Its bytes.
+    pub length: u32,
     next: u32,
 }
 
 impl Piece {
     /// A piece alone.
-    pub(crate) fn new(memory: Memory, bytes: Range<usize>) -> Self {
+    pub fn new(memory: Memory, bytes: Range<usize>) -> Self {
         Self { memory, offset: bytes.start as u32, length: bytes.len() as u32, next: NONE }
     }
 
     /// The range within its memory.
-    pub(crate) fn range(&self) -> Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.offset as usize..self.offset as usize + self.length as usize
     }
 }
 
 /// One send in the making.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    pub(crate) to: Endpoint,
-    pub(crate) tos: u8,
+pub struct Run {
+    /// Where it goes.
+    pub to: Endpoint,
+    /// TOS byte of the outer header.
+    pub tos: u8,
     /// Length of each datagram but the last.
-    pub(crate) segment_bytes: u32,
-    pub(crate) segments: u32,
-    pub(crate) bytes: u32,
+    pub segment_bytes: u32,
+    /// Its datagrams.
+    pub segments: u32,
+    /// Its bytes.
+    pub bytes: u32,
     first: u32,
     last: u32,
     /// Whether another datagram may join: all so far have the same length.
@@ -80,29 +87,32 @@ pub(crate) struct Run {
 
 /// The runs of a batch.
 #[derive(Debug)]
-pub(crate) struct Gather {
+pub struct Gather {
     runs: Vec<Run>,
     pieces: Vec<Piece>,
     latest: Latest,
 }
 
 impl Gather {
-    pub(crate) fn new() -> Self {
+    /// An empty one.
+    #[expect(clippy::new_without_default, reason = "as of all parts of an engine")]
+    pub fn new() -> Self {
         Self { runs: Vec::with_capacity(256), pieces: Vec::with_capacity(1024), latest: Latest::new() }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Whether what is there should be submitted before more is queued.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.runs.len() >= RUNS_MAX || self.pieces.len() >= 4 * RUNS_MAX
     }
 
     /// Queues `bytes` of `memory`, datagrams of `segment_bytes` each, the last possibly shorter. An empty range is one empty
     /// datagram. `segments_max` is what the socket can send at once.
-    pub(crate) fn push(
+    pub fn push(
         &mut self,
         memory: Memory,
         bytes: Range<usize>,
@@ -188,12 +198,12 @@ impl Gather {
     }
 
     /// The runs, in the order they must leave.
-    pub(crate) fn runs(&self) -> &[Run] {
+    pub fn runs(&self) -> &[Run] {
         &self.runs
     }
 
     /// The pieces of a run, in order; together they are `run.bytes` long, and at most [`SEGMENTS_MAX`].
-    pub(crate) fn pieces(&self, run: &Run) -> impl Iterator<Item = Piece> + '_ {
+    pub fn pieces(&self, run: &Run) -> impl Iterator<Item = Piece> + '_ {
         let mut next = run.first;
         std::iter::from_fn(move || {
             let piece = *self.pieces.get(next as usize)?;
@@ -203,7 +213,7 @@ impl Gather {
     }
 
     /// The pieces of a range of a run's bytes.
-    pub(crate) fn pieces_within(&self, run: &Run, range: Range<u32>) -> impl Iterator<Item = Piece> + '_ {
+    pub fn pieces_within(&self, run: &Run, range: Range<u32>) -> impl Iterator<Item = Piece> + '_ {
         let mut start = 0;
         self.pieces(run).filter_map(move |piece| {
             let end = start + piece.length;
@@ -218,7 +228,7 @@ impl Gather {
     }
 
     /// Forgets everything, keeps the memory.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.runs.clear();
         self.pieces.clear();
         self.latest.clear();

@@ -1,0 +1,27 @@
+//! What the Linux engines share, `mesh-uring` and `mesh-mmsg`: all of UDP that does not depend on how the kernel is entered.
+//!
+//! - `socket.rs`: the options a socket needs, and what the kernel granted;
+//! - `control.rs`: names and control messages as the kernel writes them; `envelope.rs`: as it reads them;
+//! - `train.rs`: the token of what was received; `gather.rs`: from the ranges to be sent to as few sends as order allows;
+//! - `refusal.rs`: what becomes of a send that the kernel refused; `held.rs`: those that met a full socket buffer;
+//! - `area.rs`: memory that the kernel reads and writes by address; `waker.rs`: ending a wait from another thread;
+//! - `counters.rs`: what an engine counts.
+//!
+//! Blind to what the datagrams carry, and dependent on no crate of the mesh. Unsafe code is in `area.rs` and `sys.rs` only.
+#![cfg(target_os = "linux")]
+
+pub mod area;
+pub mod control;
+mod counters;
+pub mod envelope;
+pub mod gather;
+pub mod held;
+pub mod refusal;
+pub mod socket;
+mod sys;
+mod train;
+mod waker;
+
+pub use counters::{Counters, Lengths};
+pub use train::{BufferId, Endpoint, Origin, Owner, Scratch, SocketId, Train};
+pub use waker::Waker;
