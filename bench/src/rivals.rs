@@ -8,8 +8,8 @@
 //! Equal for all: socket buffers as large as our engines ask for, receive buffers of `DATAGRAM_BYTES`, no offloads.
 
 mod epoll;
-mod mmsg;
 mod recvfrom;
+mod recvmmsg;
 mod sys;
 mod tokio;
 mod tokio_uring;
@@ -45,7 +45,7 @@ pub const READY: &str = "ready";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Rival {
     /// `recvmmsg` and `sendmmsg`, 64 at a time, on one socket.
-    Mmsg,
+    Recvmmsg,
     /// `recvfrom` and `sendto`, on one socket.
     Recvfrom,
     /// `epoll` over all sockets, `recvmmsg` and `sendmmsg` on those that are ready.
@@ -58,12 +58,12 @@ pub enum Rival {
 
 impl Rival {
     /// Every rival, in the order to show.
-    pub const ALL: [Self; 5] = [Self::Mmsg, Self::Recvfrom, Self::Epoll, Self::Tokio, Self::TokioUring];
+    pub const ALL: [Self; 5] = [Self::Recvmmsg, Self::Recvfrom, Self::Epoll, Self::Tokio, Self::TokioUring];
 
     /// Its name on the command line and in all tables.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Mmsg => "recvmmsg",
+            Self::Recvmmsg => "recvmmsg",
             Self::Recvfrom => "recvfrom",
             Self::Epoll => "epoll",
             Self::Tokio => "tokio",
@@ -74,7 +74,7 @@ impl Rival {
     /// What it is, in a sentence for the report.
     pub const fn about(self) -> &'static str {
         match self {
-            Self::Mmsg => "Written here: recvmmsg and sendmmsg of 64 on one blocking socket, no offloads.",
+            Self::Recvmmsg => "Written here: recvmmsg and sendmmsg of 64 on one blocking socket, no offloads.",
             Self::Recvfrom => "Written here: recvfrom and sendto on one blocking socket.",
             Self::Epoll => {
                 "Written here: epoll over all sockets, recvmmsg and sendmmsg of 64 on the ready ones, no offloads."
@@ -90,7 +90,7 @@ impl Rival {
     pub const fn many_ports(self) -> bool {
         match self {
             // A thread for each of a thousand ports is what nobody would run.
-            Self::Mmsg | Self::Recvfrom => false,
+            Self::Recvmmsg | Self::Recvfrom => false,
             Self::Epoll | Self::Tokio | Self::TokioUring => true,
         }
     }
@@ -137,7 +137,7 @@ fn run_for_good(options: &RivalOptions) -> Result<Infallible> {
     let routes = Routes(range(*to, *flows).context("--to and --flows")?.into());
     let sockets = bind(&listen)?;
     match rival {
-        Rival::Mmsg => mmsg::run(&one(sockets), &routes),
+        Rival::Recvmmsg => recvmmsg::run(&one(sockets), &routes),
         Rival::Recvfrom => recvfrom::run(&one(sockets), &routes),
         Rival::Epoll => epoll::run(&sockets, &routes),
         Rival::Tokio => tokio::run(sockets, routes),

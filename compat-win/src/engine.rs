@@ -105,11 +105,12 @@ impl Engine {
         Waker::new(&self.core.ready)
     }
 
-    /// Waits for trains, at most `timeout` (`None`: without end; rounded up to milliseconds), and appends them to `batch`.
+    /// Sends what is queued, as [`flush`](Engine::flush) does, and waits for trains, at most `timeout` (`None`: without end; rounded up to milliseconds), and appends them to `batch`.
     ///
     /// # Errors
     /// The virtual interface is gone. It is reported once, and the sockets go on.
     pub fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
+        self.flush();
         let core = &mut self.core;
         let driver_first = core.turns_without_driver >= TURNS_WITHOUT_DRIVER || timeout == Some(Duration::ZERO);
         if !driver_first && core.ready.len() > 0 {

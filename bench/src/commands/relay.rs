@@ -117,10 +117,10 @@ pub(crate) fn scale(options: &Scale) -> Result<ExitCode> {
         [] => named(&scale::DEFAULT)?,
         given => named(&given.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|error| Usage::of(&error))?,
     };
-    let known = [Ours::Uring, Ours::Portable];
+    let known = [Ours::Uring, Ours::Mmsg, Ours::Portable];
     for name in &options.systems {
         if !known.iter().any(|ours| ours.name() == name) {
-            return Err(Usage(format!("scale measures uring and portable, not {name:?}")).into());
+            return Err(Usage(format!("scale measures uring, mmsg and portable, not {name:?}")).into());
         }
     }
     let chosen = known

@@ -18,8 +18,9 @@ pub use ours::{Ours, Transfer};
 use super::System;
 use crate::rivals::Rival;
 
-/// What is measured only if it is asked for by name: the check of a rival, not a rival.
-pub const ON_REQUEST: [&str; 1] = [rivals::MMSG_C];
+/// What is measured only if it is asked for by name: the check of a rival, and other builds of ours.
+pub const ON_REQUEST: [&str; 4] =
+    [rivals::RECVMMSG_C, ours::OTHER_NAMES[0], ours::OTHER_NAMES[1], ours::OTHER_NAMES[2]];
 
 /// Every system there is, in the order to show.
 pub fn all() -> Vec<Box<dyn System>> {
@@ -27,8 +28,11 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(Ours::Uring),
         Box::new(Ours::Mmsg),
         Box::new(Ours::Portable),
-        Box::new(rivals::Written(Rival::Mmsg)),
-        Box::new(rivals::MmsgC),
+        Box::new(Ours::Other(0)),
+        Box::new(Ours::Other(1)),
+        Box::new(Ours::Other(2)),
+        Box::new(rivals::Written(Rival::Recvmmsg)),
+        Box::new(rivals::RecvmmsgC),
         Box::new(rivals::Written(Rival::Recvfrom)),
         Box::new(rivals::Written(Rival::Epoll)),
         Box::new(rivals::Written(Rival::Tokio)),
@@ -68,7 +72,19 @@ mod tests {
         };
         let one: Vec<_> = all().iter().map(|system| system.name()).collect();
         assert_eq!(able("wire-1200-b1-f1-n1"), one);
-        let many_ports = ["uring", "mmsg", "portable", "epoll", "tokio", "tokio-uring", "nft", "nft-stateless"];
+        let many_ports = [
+            "uring",
+            "mmsg",
+            "portable",
+            "other",
+            "other-2",
+            "other-3",
+            "epoll",
+            "tokio",
+            "tokio-uring",
+            "nft",
+            "nft-stateless",
+        ];
         assert_eq!(able("wire-64-b1-f1000-n1000"), many_ports);
         assert_eq!(able("wire-64-b1-f32-n32"), [&many_ports[..], &["nginx"]].concat());
         let mut many_flows = one;

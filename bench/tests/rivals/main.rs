@@ -112,8 +112,8 @@ fn check(rival: Rival, ports: u16) -> Result<()> {
 }
 
 #[test]
-fn mmsg_relays() {
-    isolated(|| check(Rival::Mmsg, 1));
+fn recvmmsg_relays() {
+    isolated(|| check(Rival::Recvmmsg, 1));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn what_makes_no_sense_is_refused_in_a_line() {
     isolated(|| {
         let rig = Rig::new("refused")?;
         for (rival, ports, word) in [
-            (Rival::Mmsg, 2, "recvmmsg has one port, not 2"),
+            (Rival::Recvmmsg, 2, "recvmmsg has one port, not 2"),
             (Rival::Epoll, 0, "--listen and --ports"),
             (Rival::Epoll, 63_000, "63000 ports from 3000 on"),
         ] {

@@ -11,6 +11,7 @@ use mesh_udp::area::Area;
 use mesh_udp::gather::{Gather, Memory, Piece};
 use mesh_udp::held::Held;
 use mesh_udp::socket::{Socket, SocketBuffers, SocketOptions};
+use mesh_udp::sources::Sources;
 use mesh_udp::{BufferId, Counters, Endpoint, Owner, Scratch, SocketId, Train, Waker};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
@@ -32,9 +33,9 @@ pub(crate) const TOKEN_INSIDE: u64 = 2 << 32;
 
 /// An epoll, its sockets and its interface. It works on the thread that made it.
 ///
-/// One turn: [`wait`](Engine::wait), for each train [`split`](Engine::split), queue ([`forward`](Engine::forward),
+/// One turn: [`wait`](Engine::wait), which also sends what the turn before queued, for each train [`split`](Engine::split), queue ([`forward`](Engine::forward),
 /// [`send`](Engine::send), [`deliver`](Engine::deliver), [`deliver_slab`](Engine::deliver_slab)) and
-/// [`release`](Engine::release), then [`flush`](Engine::flush).
+/// [`release`](Engine::release). [`flush`](Engine::flush) sends without a wait.
 pub struct Engine {
     pub(crate) epoll: Epoll,
     pub(crate) slots: Slots,
@@ -52,6 +53,7 @@ pub struct Engine {
     retired_numbers: Vec<u16>,
     pub(crate) inside: Option<OwnedFd>,
     pub(crate) gather: Gather,
+    pub(crate) sources: Sources,
     /// Packets for the interface.
     pub(crate) writes: Vec<Piece>,
     /// Sends of one socket on their way to one system call.
@@ -94,6 +96,7 @@ impl Engine {
             retired_numbers: Vec::new(),
             inside: None,
             gather: Gather::new(),
+            sources: Sources::new(),
             writes: Vec::with_capacity(config.batch_max),
             staged: (0..MESSAGES).map(|_| Staged::new()).collect(),
             headers: Vec::with_capacity(MESSAGES),

@@ -29,13 +29,14 @@ pub(crate) enum Ready {
 }
 
 impl Engine {
-    /// Waits for trains, at most `timeout` (`None`: without end), and appends them to `batch`, at most
+    /// Sends what is queued, as [`flush`](Engine::flush) does, and waits for trains, at most `timeout` (`None`: without end), and appends them to `batch`, at most
     /// [`Config::batch_max`](crate::Config::batch_max). Adds none if the time passed or the waker was used; a signal does not end
     /// it. Timeouts are rounded up to milliseconds.
     ///
     /// # Errors
     /// What epoll says, which it never should.
     pub fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
+        self.flush();
         let before = batch.len();
         let limit = before.saturating_add(self.config.batch_max);
         let mut start = None;

@@ -64,6 +64,9 @@ impl Engine {
     /// Sends and writes everything queued.
     pub(crate) fn submit_queued(&mut self) {
         let runs = self.gather.runs().len();
+        if self.gather.runs().iter().any(|run| run.to.local.is_some()) {
+            self.sources.tick();
+        }
         let mut first = 0;
         while first < runs {
             let socket = self.gather.runs()[first].to.socket.0;
@@ -129,7 +132,8 @@ impl Engine {
                 count += 1;
             }
             let v6 = self.sockets[usize::from(run.to.socket.0)].as_ref().is_some_and(|socket| socket.v6);
-            staged.envelope.address(v6, run, part.segments > 1, &mut staged.parts[..count]);
+            let local = run.to.local.filter(|&local| !self.sources.is_chosen(local, run.to.remote));
+            staged.envelope.address(v6, run, local, part.segments > 1, &mut staged.parts[..count]);
         }
     }
 

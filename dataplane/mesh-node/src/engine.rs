@@ -20,12 +20,15 @@ pub mod uring;
 /// Moves trains between sockets, the virtual interface and the pump. Knows nothing of what they carry.
 ///
 /// One turn of the pump:
-/// 1. [`wait`](Engine::wait) hands out a batch of trains. Each is a move-only token; its bytes stay with the engine.
+/// 1. [`wait`](Engine::wait) submits what the turn before queued and hands out a batch of trains. Each is a move-only token; its
+///    bytes stay with the engine.
 /// 2. For each train the pump borrows its bytes and the slab with [`split`](Engine::split), lets the state machine decide, and
 ///    queues what it answered with [`forward`](Engine::forward), [`send`](Engine::send), [`deliver`](Engine::deliver) and
 ///    [`deliver_slab`](Engine::deliver_slab).
 /// 3. [`release`](Engine::release) gives the train back. Its bytes stay untouched until the flush has read them.
-/// 4. [`flush`](Engine::flush) submits without waiting. Queued datagrams to one destination leave in the order they were queued.
+/// 4. [`flush`](Engine::flush) submits without waiting, where there is to be more than one submission in a turn.
+///
+/// Queued datagrams to one destination leave in the order they were queued.
 ///
 /// A datagram that cannot be sent (a full socket buffer beyond the bounded wait, an unreachable network) is counted, never an
 /// error of the pump.
@@ -50,8 +53,8 @@ pub trait Engine: Sized {
     /// A handle to end a [`wait`](Engine::wait) from another thread.
     fn waker(&self) -> Self::Waker;
 
-    /// Waits for trains, at most `timeout` (`None`: without end), and appends them to `batch`. May return with none: time
-    /// passed, or the waker was used.
+    /// Submits what is queued, as [`flush`](Engine::flush) does, waits for trains, at most `timeout` (`None`: without end), and appends
+    /// them to `batch`. May return with none: time passed, the waker was used, or something else was worth a look at the clock.
     fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Self::Train>) -> io::Result<()>;
 
     /// What is known of a train beside its bytes.
@@ -81,7 +84,7 @@ pub trait Engine: Sized {
     /// Gives a train back.
     fn release(&mut self, train: Self::Train);
 
-    /// Submits everything queued without waiting, frees released trains and the slab.
+    /// Submits everything queued without waiting, frees released trains and the slab. The next wait does it too.
     fn flush(&mut self) -> io::Result<()>;
 
     /// What the engine counted since it was made.

@@ -1,13 +1,12 @@
 //! THE loop: the only place where bytes become decisions and decisions become bytes.
 //!
 //! One turn:
-//! 1. wait for trains, at most until the state machine wants to be called;
+//! 1. submit what the turn before queued, and wait for trains, at most until the state machine wants to be called;
 //! 2. read the mailbox, if someone wrote: what other threads said before a train was sent is known when it is judged;
 //! 3. let the state machine decide on each train, queue what it decided, give the train back;
 //! 4. let it do what is due;
 //! 5. tell the observer: what it says to other threads is said before anything of this turn is sent;
-//! 6. queue the messages of its own making, and hand its Diffie-Hellman work to the helpers;
-//! 7. flush.
+//! 6. queue the messages of its own making, and hand its Diffie-Hellman work to the helpers.
 //!
 //! A turn allocates nothing for a datagram: the batch and the list of actions keep their memory.
 
@@ -98,7 +97,6 @@ where
                 });
             });
         }
-        self.engine.flush()?;
         Ok(flow)
     }
 

@@ -46,8 +46,9 @@ impl Envelope {
         &raw const self.header
     }
 
-    /// Fills everything in. The envelope must not move between here and the submission. `v6` is the family of the socket.
-    pub fn address(&mut self, v6: bool, run: &Run, segmented: bool, iovecs: &mut [libc::iovec]) {
+    /// Fills everything in. The envelope must not move between here and the submission. `v6` is the family of the socket;
+    /// `local` is told where the system would choose another address to leave from.
+    pub fn address(&mut self, v6: bool, run: &Run, local: Option<IpAddr>, segmented: bool, iovecs: &mut [libc::iovec]) {
         let name_bytes = self.name.fill(v6, run.to.remote);
         let mut control_bytes = 0;
         if segmented {
@@ -62,7 +63,7 @@ impl Envelope {
             };
             self.control.append(&mut control_bytes, level, kind, &[&i32::from(run.tos).to_ne_bytes()]);
         }
-        match (run.to.local, run.to.remote) {
+        match (local, run.to.remote) {
             (Some(IpAddr::V4(local)), SocketAddr::V4(_)) => {
                 // struct in_pktinfo: interface (any), local address, address in the header (of receives only).
                 let data: [&[u8]; 3] = [&[0; 4], &local.octets(), &[0; 4]];
@@ -82,6 +83,15 @@ impl Envelope {
         let control: *mut libc::c_void = (&raw mut self.control.0).cast();
         self.header.msg_control = if control_bytes == 0 { std::ptr::null_mut() } else { control };
         self.header.msg_controllen = control_bytes;
+    }
+}
+
+impl Envelope {
+    /// Fills in the address alone, for a send that tells nothing else; returns where it is and its length. The envelope must not move
+    /// between here and the submission.
+    pub fn address_alone(&mut self, v6: bool, remote: SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
+        let bytes = self.name.fill(v6, remote);
+        ((&raw const self.name.0).cast(), bytes as libc::socklen_t)
     }
 }
 

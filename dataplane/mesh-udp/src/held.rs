@@ -107,7 +107,7 @@ impl Held {
         let start = slot * LETTER_BYTES;
         let letter = &mut self.letters[slot];
         letter.iovec[0] = libc::iovec { iov_base: memory.address(&(start..end)).cast(), iov_len: end - start };
-        letter.envelope.address(v6, run, run.segments > 1, &mut letter.iovec);
+        letter.envelope.address(v6, run, run.to.local, run.segments > 1, &mut letter.iovec);
         letter.socket = socket;
         letter.segments = run.segments;
         letter.bytes = run.bytes;

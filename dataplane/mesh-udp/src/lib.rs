@@ -2,6 +2,7 @@
 //!
 //! - `socket.rs`: the options a socket needs, and what the kernel granted;
 //! - `control.rs`: names and control messages as the kernel writes them; `envelope.rs`: as it reads them;
+//! - `sources.rs`: when a send must tell which address to leave from;
 //! - `train.rs`: the token of what was received; `gather.rs`: from the ranges to be sent to as few sends as order allows;
 //! - `refusal.rs`: what becomes of a send that the kernel refused; `held.rs`: those that met a full socket buffer;
 //! - `area.rs`: memory that the kernel reads and writes by address; `waker.rs`: ending a wait from another thread;
@@ -18,6 +19,7 @@ pub mod gather;
 pub mod held;
 pub mod refusal;
 pub mod socket;
+pub mod sources;
 mod sys;
 mod train;
 mod waker;

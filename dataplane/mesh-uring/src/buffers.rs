@@ -1,5 +1,11 @@
 #![expect(unsafe_code, reason = "memory that the kernel reads and writes by address")]
 //! The pool of receive buffers with its provided-buffer ring.
+//!
+//! The kernel takes buffers out of the ring in turn, so that all that are in it are used in rotation: a deep ring is a large working
+//! set. So it is kept as shallow as the trains are long: what is in it fits the cache of a core, and the buffers given back last are
+//! the first to be put in again. Short datagrams get a deep ring, to be received in large batches. Where several sockets find the
+//! ring empty in one turn it is deepened for good: then it is not one sender that fills it, and each of them would have to be
+//! started again.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -8,10 +14,17 @@ use io_uring::types::BufRingEntry;
 use mesh_udp::BufferId;
 use mesh_udp::area::Area;
 
-/// Address space of one receive buffer, in bytes: the longest train (65,535) behind the heading of a receive, in whole pages.
-/// Shorter ones would lose most of a train without an error.
-pub(crate) const BUFFER_BYTES: usize = 65_536 + 4096;
+/// Address space of one receive buffer, in bytes: the longest train (65,535) behind the heading of a receive. Shorter ones would lose
+/// most of a train without an error. No whole number of pages, so that the first bytes of the buffers do not share one set of the
+/// cache.
+pub(crate) const BUFFER_BYTES: usize = 65_536 + 192;
 const _: () = assert!(BUFFER_BYTES >= 65_535 + crate::heading::HEADING_BYTES);
+
+/// Bytes of trains that the ring should hold at most: half of the second-level cache of a usual core.
+const CACHE_BYTES: u32 = 512 * 1024;
+
+/// Fewer are never in the ring, however long the trains are.
+const DEPTH_MIN: u16 = 8;
 
 /// Receive buffers of one kind and the ring that provides them to the kernel.
 #[derive(Debug)]
@@ -26,6 +39,12 @@ pub(crate) struct Pool {
     provided: Box<[bool]>,
     /// How many are.
     available: u16,
+    /// Those that are neither the kernel's nor a train's; the last one is the next to be provided.
+    spare: Vec<u16>,
+    /// How many are provided, whatever the length of the trains.
+    floor: u16,
+    /// Smoothed bytes of a train.
+    train_bytes: u32,
     tail: u16,
 }
 
@@ -41,6 +60,9 @@ impl Pool {
             buffers: 0,
             provided: vec![false; entries].into_boxed_slice(),
             available: 0,
+            spare: Vec::with_capacity(entries),
+            floor: 0,
+            train_bytes: 1,
             tail: 0,
         };
         pool.add(first.clamp(1, buffers_max));
@@ -63,6 +85,32 @@ impl Pool {
         self.buffers
     }
 
+    /// Notes the length of a train: the ring is as deep as trains like it allow.
+    pub(crate) fn note(&mut self, bytes: usize) {
+        let (old, bytes) = (i64::from(self.train_bytes), bytes as i64);
+        self.train_bytes = (old + (bytes - old) / 16).max(1) as u32;
+    }
+
+    /// How many buffers are to be provided.
+    fn depth(&self) -> u16 {
+        let fitting = u16::try_from(CACHE_BYTES / self.train_bytes).unwrap_or(u16::MAX);
+        fitting.max(DEPTH_MIN).max(self.floor).min(self.buffers)
+    }
+
+    /// Whether it is for the length of the trains that not all buffers are provided.
+    pub(crate) fn is_shallow(&self) -> bool {
+        self.depth() < self.buffers
+    }
+
+    /// Provides twice as many buffers from now on, up to the bound.
+    pub(crate) fn deepen(&mut self) {
+        self.floor = self.depth().saturating_mul(2).min(self.buffers_max);
+        if self.floor > self.buffers {
+            self.grow();
+        }
+        self.publish();
+    }
+
     /// Doubles the number of buffers up to the bound. Says whether there are more than before.
     pub(crate) fn grow(&mut self) -> bool {
         let more = self.buffers.min(self.buffers_max - self.buffers);
@@ -72,15 +120,16 @@ impl Pool {
     }
 
     fn add(&mut self, more: u16) {
-        for index in self.buffers..self.buffers + more {
-            self.put(index);
-        }
+        // Those that are new come last: their memory is untouched.
+        self.spare.splice(0..0, (self.buffers..self.buffers + more).rev());
         self.buffers += more;
     }
 
     /// Gives a buffer to the kernel, at the next [`Pool::publish`].
     pub(crate) fn give(&mut self, buffer: BufferId) {
-        self.put(buffer.index());
+        let index = buffer.index();
+        assert!(!self.provided[usize::from(index)], "a buffer given to the kernel twice");
+        self.spare.push(index);
     }
 
     fn put(&mut self, index: u16) {
@@ -97,12 +146,16 @@ impl Pool {
         entry.set_bid(index);
         self.tail = self.tail.wrapping_add(1);
         self.available += 1;
-        let was = std::mem::replace(&mut self.provided[usize::from(index)], true);
-        assert!(!was, "a buffer given to the kernel twice");
+        self.provided[usize::from(index)] = true;
     }
 
-    /// Shows the kernel what was given to it.
+    /// Provides buffers up to the depth, and shows the kernel what was put into the ring.
     pub(crate) fn publish(&mut self) {
+        while self.available < self.depth()
+            && let Some(index) = self.spare.pop()
+        {
+            self.put(index);
+        }
         let ring: *const BufRingEntry = self.ring.address(&(0..size_of::<BufRingEntry>())).cast();
         // SAFETY: `ring` is the first entry of the ring; the function only computes the address of a field within.
         let tail = unsafe { BufRingEntry::tail(ring) };
@@ -155,7 +208,27 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+
+    use io_uring::types::BufRingEntry;
+
     use super::{BUFFER_BYTES, Pool};
+
+    impl Pool {
+        /// The buffer that an entry of the ring names.
+        fn entry(&self, place: u16) -> u16 {
+            let at = usize::from(place & (self.buffers_max - 1)) * size_of::<BufRingEntry>();
+            // struct io_uring_buf: address, length, buffer.
+            let bytes = self.ring.bytes(at + 12..at + 14);
+            u16::from_ne_bytes([bytes[0], bytes[1]])
+        }
+
+        fn provided_in_order(&self) -> VecDeque<u16> {
+            (0..self.available)
+                .map(|place| self.entry(self.tail.wrapping_sub(self.available).wrapping_add(place)))
+                .collect()
+        }
+    }
 
     #[test]
     fn a_pool_doubles_to_its_bound_and_hands_each_buffer_out_once() {
@@ -168,7 +241,53 @@ mod tests {
         pool.bytes_mut(&mut buffer, BUFFER_BYTES - 1..BUFFER_BYTES)[0] = 1;
         assert_eq!(pool.bytes(&buffer, BUFFER_BYTES - 2..BUFFER_BYTES), [0, 1]);
         pool.give(buffer);
+        pool.publish();
         assert_eq!(pool.available(), 8);
+    }
+
+    /// The numbers of the buffers that a turn of `trains` trains of `bytes` each uses, of a pool that has seen many such turns.
+    fn rotation(pool: &mut Pool, trains: u16, bytes: usize) -> BTreeSet<u16> {
+        let mut used = BTreeSet::new();
+        // The kernel takes them in the order of the ring.
+        let mut ring: VecDeque<u16> = pool.provided_in_order();
+        for turn in 0..200 {
+            let taken: Vec<_> = (0..trains).filter_map(|_| ring.pop_front()).collect();
+            for &index in &taken {
+                pool.note(bytes);
+                let token = pool.take(index);
+                pool.give(token);
+            }
+            let tail = pool.tail;
+            pool.publish();
+            ring.extend((0..pool.tail.wrapping_sub(tail)).map(|place| pool.entry(tail.wrapping_add(place))));
+            if turn >= 150 {
+                used.extend(taken);
+            }
+        }
+        used
+    }
+
+    #[test]
+    fn long_trains_use_few_buffers_and_short_ones_many() {
+        let mut pool = Pool::new(64, 1024).unwrap();
+        let few = rotation(&mut pool, 5, 48_000);
+        assert!(few.len() <= 12, "{few:?}");
+        assert!(pool.is_shallow());
+        assert_eq!(rotation(&mut pool, 5, 100).len(), 64);
+        assert!(!pool.is_shallow());
+    }
+
+    #[test]
+    fn a_pool_that_is_deepened_stays_deep() {
+        let mut pool = Pool::new(64, 1024).unwrap();
+        rotation(&mut pool, 5, 48_000);
+        pool.deepen();
+        pool.deepen();
+        assert!(rotation(&mut pool, 5, 48_000).len() >= 32);
+        for _ in 0..10 {
+            pool.deepen();
+        }
+        assert_eq!((pool.buffers(), pool.available()), (1024, 1024));
     }
 
     #[test]

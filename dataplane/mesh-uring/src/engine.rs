@@ -12,6 +12,7 @@ use mesh_udp::control::{CONTROL_BYTES, NAME_BYTES};
 use mesh_udp::gather::Gather;
 use mesh_udp::held::Held;
 use mesh_udp::socket::{self, SocketBuffers, SocketOptions};
+use mesh_udp::sources::Sources;
 use mesh_udp::{BufferId, Counters, Origin, Owner, Scratch, SocketId, Train, Waker};
 
 use crate::buffers::Pool;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::error::SetupError;
 use crate::memory::{Memories, SLAB_BYTES};
 use crate::op::Op;
+use crate::pace::Pace;
 use crate::receive::Receiver;
 use crate::ring::{Completion, Features, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
 use crate::send::Sends;
@@ -36,9 +38,9 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 /// moves_to_another_thread::<mesh_uring::Engine>();
 /// ```
 ///
-/// One turn: [`wait`](Engine::wait), for each train [`split`](Engine::split), queue ([`forward`](Engine::forward),
+/// One turn: [`wait`](Engine::wait), which also submits what the turn before queued, for each train [`split`](Engine::split), queue ([`forward`](Engine::forward),
 /// [`send`](Engine::send), [`deliver`](Engine::deliver), [`deliver_slab`](Engine::deliver_slab)) and
-/// [`release`](Engine::release), then [`flush`](Engine::flush).
+/// [`release`](Engine::release). [`flush`](Engine::flush) submits without a wait.
 ///
 /// Dropping it ends all operations first, so that ports are free when the drop returns; what was queued and not flushed is lost.
 /// Trains that are still out do no harm.
@@ -61,9 +63,12 @@ pub struct Engine {
     /// Numbers of sockets removed since the last flush.
     pub(crate) retired_numbers: Vec<u16>,
     pub(crate) gather: Gather,
+    pub(crate) sources: Sources,
     /// Buffers of released trains, until the flush; true for those of the interface.
     pub(crate) released: Vec<(bool, BufferId)>,
     pub(crate) slab_used: usize,
+    /// How long waits let trains gather.
+    pub(crate) pace: Pace,
     /// Completions read while something else was waited for.
     pub(crate) stash: VecDeque<Completion>,
     /// Receivers to be started.
@@ -76,8 +81,8 @@ pub struct Engine {
     pub(crate) waker: Waker,
     pub(crate) waker_armed: bool,
     pub(crate) woken: bool,
-    /// Whether the pool of the sockets grew in this turn.
-    pub(crate) grown: bool,
+    /// Sockets that found no receive buffer in this turn.
+    pub(crate) starving: u32,
     /// A failure met where it could not be told; the next flush tells it.
     pub(crate) deferred_error: Option<io::Error>,
 }
@@ -136,8 +141,10 @@ impl Engine {
             free_numbers: Vec::new(),
             retired_numbers: Vec::new(),
             gather: Gather::new(),
+            sources: Sources::new(),
             released: Vec::with_capacity(usize::from(config.buffers_first)),
             slab_used: 0,
+            pace: Pace::new(),
             stash: VecDeque::with_capacity(256),
             idle: Vec::new(),
             starved_receivers: Vec::new(),
@@ -146,7 +153,7 @@ impl Engine {
             waker,
             waker_armed: false,
             woken: false,
-            grown: false,
+            starving: 0,
             deferred_error: None,
         })
     }

@@ -37,6 +37,7 @@ mod error;
 mod heading;
 mod memory;
 mod op;
+mod pace;
 mod post;
 mod receive;
 mod ring;

@@ -89,6 +89,26 @@ impl Engine {
         unsafe { self.post(&entry) }
     }
 
+    /// Queues the send of one datagram that tells nothing but its address: there is no header to copy and no vector to import.
+    pub(crate) fn post_single(
+        &mut self,
+        slot: u16,
+        socket: u16,
+        part: &libc::iovec,
+        name: *const libc::sockaddr,
+        name_bytes: libc::socklen_t,
+    ) -> io::Result<()> {
+        let entry = opcode::Send::new(Ring::file_of_socket(socket), part.iov_base.cast(), part.iov_len as u32)
+            .dest_addr(name)
+            .dest_addr_len(name_bytes)
+            .flags(libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(Op::Send { slot }.encode());
+        // SAFETY: as in `post_send`: the name lies in the slot, the part in a buffer or the slab.
+        unsafe { self.post(&entry) }
+    }
+
     /// Queues a held send.
     pub(crate) fn post_held(&mut self, slot: u16) -> io::Result<()> {
         let letter = self.held.letter(slot);

@@ -28,19 +28,45 @@ pub(crate) enum Receiver {
 }
 
 impl Engine {
-    /// Waits for trains, at most `timeout` (`None`: without end), and appends them to `batch`, at most
-    /// [`Config::batch_max`](crate::Config::batch_max). Adds none if the time passed or the waker was used; a signal does not end
-    /// it.
+    /// Submits what is queued, as [`flush`](Engine::flush) does, and waits for trains, at most `timeout` (`None`: without end).
+    /// Appends them to `batch`, at most [`Config::batch_max`](crate::Config::batch_max). Adds none if the time passed or the waker was
+    /// used; with a timeout it may also return early with none.
     ///
     /// # Errors
     /// When the kernel takes no submissions at all.
     pub fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
         let before = batch.len();
+        let result = self.wait_for_trains(timeout, batch);
+        let trains = batch.len() - before;
+        if trains > 0 {
+            self.pace.note(trains);
+            self.counters.batches.note(trains);
+            self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(trains as u64);
+        }
+        result
+    }
+
+    fn wait_for_trains(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
+        let before = batch.len();
         let limit = before.saturating_add(self.config.batch_max.max(1));
         let mut start = None;
         let mut entered = false;
-        self.grown = false;
+        self.starving = 0;
         self.woken = false;
+        let flushed = self.flush_with_wait(|engine| match timeout {
+            Some(timeout) if timeout.is_zero() => Collect::Due,
+            timeout if engine.ring.features().gathering_waits => engine.pace.collect(Instant::now(), timeout),
+            timeout => Collect::Wait(timeout),
+        })?;
+        if flushed {
+            self.handle_completions(batch, limit);
+            // Whether its time has passed is not known without a look at the clock: the caller asks again.
+            if batch.len() > before || self.woken || timeout.is_some() {
+                return Ok(());
+            }
+        } else {
+            self.flush()?;
+        }
         loop {
             let chores = self.do_chores()?;
             self.start_receivers()?;
@@ -181,9 +207,14 @@ impl Engine {
             socket.failures = socket.failures.saturating_add(1);
             if error == libc::ENOBUFS {
                 self.counters.starved += 1;
-                // A burst ends the receives of many sockets at once; that is one shortage.
-                if !std::mem::replace(&mut self.grown, true) {
-                    self.memories.outside.grow();
+                self.starving += 1;
+                match self.starving {
+                    // One sender may fill a ring that is shallow on purpose; all that has to be done is to start again.
+                    1 if self.memories.outside.is_shallow() => {}
+                    1 => drop(self.memories.outside.grow()),
+                    2 => self.memories.outside.deepen(),
+                    // A burst ends the receives of many sockets at once; that is one shortage.
+                    _ => {}
                 }
                 socket.failures = 0;
             }
@@ -209,6 +240,7 @@ impl Engine {
         self.counters.lengths_in.note(segments);
         self.counters.datagrams_in += segments as u64;
         self.counters.bytes_in += received.length as u64;
+        self.memories.outside.note(received.length);
         let from = Endpoint { socket: SocketId(number), remote: received.remote, local: received.local };
         let place = HEADING_BYTES..HEADING_BYTES + received.length;
         let origin = Origin::Outside(from);

@@ -130,12 +130,42 @@ impl Engine {
         self.released.push((inside, train.take(&self.owner)));
     }
 
-    /// Submits everything queued without waiting, then takes back released trains and the slab.
+    /// Submits everything queued without waiting, then takes back released trains and the slab. [`wait`](Engine::wait) does it too.
     ///
     /// # Errors
     /// When the kernel takes no submissions at all. A datagram that cannot be sent is counted, and no error.
     pub fn flush(&mut self) -> io::Result<()> {
         self.submit_queued()?;
+        self.end_turn()
+    }
+
+    /// Submits everything queued by the call that waits: one call instead of two. `false`, and nothing is done, when there is more to
+    /// receive already, when the kernel would wait with too few buffers, or anything is out of the ordinary.
+    pub(crate) fn flush_with_wait(&mut self, collect: impl FnOnce(&mut Self) -> Collect) -> io::Result<bool> {
+        let buffers_left = self.released.len() <= usize::from(self.memories.outside.available());
+        let possible = buffers_left
+            && !self.gather.is_empty()
+            && self.gather.runs().len() <= self.sends.slots.len()
+            && self.sends.has_nothing()
+            && self.held.is_empty()
+            && self.quiet_until.is_none()
+            && self.deferred_error.is_none()
+            && self.stash.is_empty()
+            && !self.ring.has_completions();
+        if !possible {
+            return Ok(false);
+        }
+        self.stage_queued()?;
+        // Whoever ended its receive must not miss what the wait is for.
+        self.start_receivers()?;
+        let collect = collect(self);
+        self.finish_queued(collect)?;
+        self.end_turn()?;
+        Ok(true)
+    }
+
+    /// Takes back what a turn used.
+    fn end_turn(&mut self) -> io::Result<()> {
         if let Some(error) = self.deferred_error.take() {
             return Err(error);
         }
@@ -206,6 +236,16 @@ impl Engine {
         if nothing && self.ring.queued() == 0 && self.held.is_empty() {
             return Ok(());
         }
+        self.stage_queued()?;
+        // The last submission of a flush also collects what has arrived: under load the next wait need not enter the kernel.
+        self.finish_queued(Collect::Due)
+    }
+
+    /// Queues everything in the ring.
+    fn stage_queued(&mut self) -> io::Result<()> {
+        if self.gather.runs().iter().any(|run| run.to.local.is_some()) {
+            self.sources.tick();
+        }
         for index in 0..self.gather.runs().len() {
             let run = self.gather.runs()[index];
             self.begin_send(index as u32, 0..run.bytes)?;
@@ -215,8 +255,12 @@ impl Engine {
             self.post_write(&packet)?;
             self.sends.writes_posted += 1;
         }
-        // The last submission of a flush also collects what has arrived: under load the next wait need not enter the kernel.
-        self.finish_round(Collect::Due)?;
+        Ok(())
+    }
+
+    /// Submits what is queued in the ring, and reads what failed.
+    fn finish_queued(&mut self, collect: Collect) -> io::Result<()> {
+        self.finish_round(collect)?;
         while let Some((run, bytes)) = self.sends.singles.pop_front() {
             self.begin_send(run, bytes)?;
             if self.sends.singles.is_empty() {
@@ -259,7 +303,15 @@ impl Engine {
         slot.segments = (bytes.end - bytes.start).div_ceil(run.segment_bytes).max(1);
         slot.bytes = bytes;
         slot.error = 0;
-        slot.envelope.address(socket.udp.v6, &run, slot.segments > 1, &mut slot.iovecs[..count]);
+        let local = run.to.local.filter(|&local| !self.sources.is_chosen(local, run.to.remote));
+        if count == 1 && slot.segments == 1 && run.tos == 0 && local.is_none() {
+            let (name, name_bytes) = slot.envelope.address_alone(socket.udp.v6, run.to.remote);
+            let part = slot.iovecs[0];
+            self.post_single(place as u16, number, &part, name, name_bytes)?;
+            self.sends.taken += 1;
+            return Ok(());
+        }
+        slot.envelope.address(socket.udp.v6, &run, local, slot.segments > 1, &mut slot.iovecs[..count]);
         self.post_send(place as u16, number)?;
         self.sends.taken += 1;
         Ok(())
@@ -273,14 +325,18 @@ impl Engine {
             self.enter(Collect::Due)?;
             self.stash_completions();
         }
-        for place in 0..std::mem::take(&mut self.sends.taken) {
-            let slot = &mut self.sends.slots[place];
+        let taken = std::mem::take(&mut self.sends.taken);
+        for place in 0..taken {
+            let slot = &self.sends.slots[place];
             let (index, bytes, segments, error) = (slot.run, slot.bytes.clone(), slot.segments, slot.error);
             if error == 0 {
                 self.counters.sends += 1;
                 self.counters.lengths_out.note(segments as usize);
                 self.counters.datagrams_out += u64::from(segments);
                 self.counters.bytes_out += u64::from(bytes.end - bytes.start);
+            } else if error == libc::EAGAIN && self.overtaken(place, taken) {
+                // Lost is better than late: what comes after it has gone.
+                self.counters.drops_send_full += u64::from(segments);
             } else {
                 self.send_refused(index, bytes, segments, error);
             }
@@ -290,6 +346,14 @@ impl Engine {
         self.counters.inside_out += posted.saturating_sub(failed);
         self.counters.drops_inside_full += failed;
         Ok(())
+    }
+
+    /// Whether a later send of the round to the same destination succeeded: the socket had room again meanwhile.
+    fn overtaken(&self, place: usize, taken: usize) -> bool {
+        let runs = self.gather.runs();
+        let to = |slot: &Slot| (runs[slot.run as usize].to.socket, runs[slot.run as usize].to.remote);
+        let slots = &self.sends.slots;
+        slots[place + 1..taken].iter().any(|later| later.error == 0 && to(later) == to(&slots[place]))
     }
 
     /// Does what is to be done about a send that failed.
@@ -361,7 +425,14 @@ impl Engine {
                 return Ok(());
             }
             match self.enter(collect) {
-                Ok(()) => {}
+                // What could not be submitted is tried again, and not waited before.
+                Ok(()) => collect = collect.at_once(),
+                // Time passed, or a signal came, after everything was submitted.
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) && self.ring.queued() == 0 =>
+                {
+                    return Ok(());
+                }
                 // Short of memory, or too many completions outstanding: reading them is what helps.
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY))

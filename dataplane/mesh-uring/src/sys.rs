@@ -53,6 +53,18 @@ pub(crate) enum Collect {
     Due,
     /// Wait for one completion, at most that long (`None`: without end).
     Wait(Option<Duration>),
+    /// Wait for that many completions, or for one if so many microseconds pass before; at most that long in all.
+    Gather(u32, u32, Option<Duration>),
+}
+
+impl Collect {
+    /// The same without waiting.
+    pub(crate) fn at_once(self) -> Self {
+        match self {
+            Self::No => Self::No,
+            Self::Due | Self::Wait(_) | Self::Gather(..) => Self::Due,
+        }
+    }
 }
 
 /// Submits `submit` entries, and collects as told. Returns how many were consumed.
@@ -61,16 +73,17 @@ pub(crate) fn enter(ring: RingName, submit: u32, collect: Collect) -> io::Result
         RingName::Descriptor(descriptor) => (descriptor, 0),
         RingName::Registered(index) => (index.cast_signed(), ENTER_REGISTERED_RING),
     };
-    let (complete, flags, timeout) = match collect {
-        Collect::No => (0, 0, None),
-        Collect::Due => (0, ENTER_GETEVENTS, None),
-        Collect::Wait(timeout) => (1, ENTER_GETEVENTS, timeout),
+    let (complete, min_wait_microseconds, flags, timeout) = match collect {
+        Collect::No => (0, 0, 0, None),
+        Collect::Due => (0, 0, ENTER_GETEVENTS, None),
+        Collect::Wait(timeout) => (1, 0, ENTER_GETEVENTS, timeout),
+        Collect::Gather(completions, microseconds, timeout) => (completions, microseconds, ENTER_GETEVENTS, timeout),
     };
     let timespec = timeout.map(Timespec::from);
     let arguments = EnterArguments {
         sigmask: 0,
         sigmask_bytes: 0,
-        min_wait_microseconds: 0,
+        min_wait_microseconds,
         timeout: timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec).addr() as u64),
     };
     // SAFETY: io_uring_enter with EXT_ARG reads `arguments` of the size told and, if not null, the timespec it points to; both

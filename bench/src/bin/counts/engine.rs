@@ -59,6 +59,7 @@ impl Engine for Memory {
     }
 
     fn wait(&mut self, _: Option<Duration>, batch: &mut Vec<Vec<u8>>) -> io::Result<()> {
+        self.flush()?;
         batch.extend(self.train.take());
         Ok(())
     }

@@ -26,7 +26,16 @@ pub enum Ours {
     Mmsg,
     /// `-engine portable`.
     Portable,
+    /// Another build of the transfer, with its `-engine uring`: to see what a change is worth, in one run.
+    Other(usize),
 }
+
+/// Other builds, and the variables that name them.
+const OTHERS: [(&str, &str); 3] =
+    [("other", "XTASK_PEER_OTHER"), ("other-2", "XTASK_PEER_OTHER_2"), ("other-3", "XTASK_PEER_OTHER_3")];
+
+/// What [`Ours::Other`] is called.
+pub const OTHER_NAMES: [&str; OTHERS.len()] = [OTHERS[0].0, OTHERS[1].0, OTHERS[2].0];
 
 impl System for Ours {
     fn name(&self) -> &'static str {
@@ -34,22 +43,29 @@ impl System for Ours {
             Ours::Uring => "uring",
             Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
+            Ours::Other(number) => OTHERS[*number].0,
         }
     }
 
     fn find(&self) -> Result<Found> {
         let name = self.name();
-        let program = transfer()?;
+        let program = self.program()?;
         if !program.is_file() {
-            let how = format!("cargo build --release -p transfer, so that there is {}", program.display());
+            let how = match self {
+                Ours::Other(number) => format!("{}=/path of another build of the transfer", OTHERS[*number].1),
+                Ours::Uring | Ours::Mmsg | Ours::Portable => {
+                    format!("cargo build --release -p transfer, so that there is {}", program.display())
+                }
+            };
             return Ok(Err(Absent { name: name.to_owned(), how }));
         }
+        let engine = self.engine();
         Ok(Ok(SystemInfo {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ours: true,
             about: format!(
-                "EasyMesh's transfer with -engine {name}, as shipped; every datagram's sender and receiver are checked."
+                "EasyMesh's transfer with -engine {engine}, as shipped; every datagram's sender and receiver are checked."
             ),
         }))
     }
@@ -68,6 +84,22 @@ impl System for Ours {
 }
 
 impl Ours {
+    fn engine(&self) -> &'static str {
+        match self {
+            Ours::Uring | Ours::Other(_) => "uring",
+            Ours::Mmsg => "mmsg",
+            Ours::Portable => "portable",
+        }
+    }
+
+    /// Where the program lies: beside this one, or where it is said.
+    fn program(&self) -> Result<PathBuf> {
+        match self {
+            Ours::Other(number) => Ok(std::env::var_os(OTHERS[*number].1).map(PathBuf::from).unwrap_or_default()),
+            Ours::Uring | Ours::Mmsg | Ours::Portable => transfer(),
+        }
+    }
+
     /// Starts the transfer alone, in the relay's host, with so many ports from `first` on, and returns when all are served.
     ///
     /// # Errors
@@ -75,10 +107,10 @@ impl Ours {
     pub fn serve(&self, rig: &Rig, first: u16, namespaces: u16) -> Result<Transfer> {
         let folder = program::folder()?;
         let token = format!("{:032x}", rand::random::<u128>());
-        let mut command = program::command(rig, transfer()?)?;
+        let mut command = program::command(rig, self.program()?)?;
         command.arg("-public").arg(Rig::RELAY.to_string()).arg("-bind").arg(first.to_string());
         command.arg("-nums").arg(namespaces.to_string()).arg("-token").arg(&token);
-        command.arg("-engine").arg(self.name());
+        command.arg("-engine").arg(self.engine());
         command.arg("-log").arg(folder.path().join("log")).arg("-state").arg(folder.path().join("state"));
         let mut process = rig.relay.spawn(command)?;
         program::until_said(&mut process, "join with")?;

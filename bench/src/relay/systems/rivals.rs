@@ -9,7 +9,7 @@ use crate::report::{Absent, SystemInfo};
 use crate::rivals::{READY, Rival};
 
 /// Name of the check.
-pub(super) const MMSG_C: &str = "recvmmsg-c";
+pub(super) const RECVMMSG_C: &str = "recvmmsg-c";
 /// The check: the `recvmmsg` rival as plain C.
 const SOURCE: &str = include_str!("../../../check/mmsg.c");
 
@@ -48,20 +48,20 @@ impl System for Written {
 }
 
 /// The C program that does what the `recvmmsg` rival does. It shows whether that one is as good as it can be.
-pub(super) struct MmsgC;
+pub(super) struct RecvmmsgC;
 
-impl System for MmsgC {
+impl System for RecvmmsgC {
     fn name(&self) -> &'static str {
-        MMSG_C
+        RECVMMSG_C
     }
 
     fn find(&self) -> Result<Found> {
-        let absent = Absent { name: MMSG_C.to_owned(), how: "install a C compiler that is called cc".to_owned() };
+        let absent = Absent { name: RECVMMSG_C.to_owned(), how: "install a C compiler that is called cc".to_owned() };
         let Ok(output) = std::process::Command::new("cc").arg("--version").output() else { return Ok(Err(absent)) };
         let said = String::from_utf8_lossy(&output.stdout);
         let Some(version) = said.lines().next().filter(|_| output.status.success()) else { return Ok(Err(absent)) };
         Ok(Ok(SystemInfo {
-            name: MMSG_C.to_owned(),
+            name: RECVMMSG_C.to_owned(),
             version: format!("by {version}"),
             ours: false,
             about: "The recvmmsg rival as plain C, to check that the one in Rust is as good.".to_owned(),
