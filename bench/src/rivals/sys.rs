@@ -136,14 +136,16 @@ fn socket_address(address: SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
-/// Has a program start on one processor and stay there, with all its threads.
+/// Has a program start on some processors and stay there, with all its threads.
 ///
 /// # Errors
 /// There is no such processor.
-pub(crate) fn pin(command: &mut Command, processor: usize) -> io::Result<()> {
-    let mut processors = CpuSet::new();
-    processors.set(processor)?;
-    let step = move || sched_setaffinity(Pid::from_raw(0), &processors).map_err(io::Error::from);
+pub(crate) fn pin(command: &mut Command, processors: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for &processor in processors {
+        set.set(processor)?;
+    }
+    let step = move || sched_setaffinity(Pid::from_raw(0), &set).map_err(io::Error::from);
     // SAFETY: between fork and exec the step makes one system call with what it holds: no allocation, no lock.
     unsafe { command.pre_exec(step) };
     Ok(())

@@ -8,11 +8,12 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use mesh_udp::area::Area;
+use mesh_udp::fair::Fair;
 use mesh_udp::gather::{Gather, Memory, Piece};
 use mesh_udp::held::Held;
 use mesh_udp::socket::{Socket, SocketBuffers, SocketOptions};
 use mesh_udp::sources::Sources;
-use mesh_udp::{BufferId, Counters, Endpoint, Owner, Scratch, SocketId, Train, Waker};
+use mesh_udp::{BufferId, Counters, Endpoint, Owner, Scratch, SocketId, Train, Waker, WorkingSet};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::config::Config;
@@ -54,6 +55,8 @@ pub struct Engine {
     pub(crate) inside: Option<OwnedFd>,
     pub(crate) gather: Gather,
     pub(crate) sources: Sources,
+    pub(crate) fair: Fair,
+    pub(crate) trains: WorkingSet,
     /// Packets for the interface.
     pub(crate) writes: Vec<Piece>,
     /// Sends of one socket on their way to one system call.
@@ -97,6 +100,8 @@ impl Engine {
             inside: None,
             gather: Gather::new(),
             sources: Sources::new(),
+            fair: Fair::default(),
+            trains: WorkingSet::new(),
             writes: Vec::with_capacity(config.batch_max),
             staged: (0..MESSAGES).map(|_| Staged::new()).collect(),
             headers: Vec::with_capacity(MESSAGES),

@@ -18,7 +18,7 @@
 //!
 //! # Fairness
 //!
-//! One `recvmmsg` takes at most 64 trains of a socket; then the other sockets that are ready have their turn.
+//! One `recvmmsg` takes at most 64 trains of a socket, and no more than fit the cache; then the other sockets that are ready have their turn.
 //!
 //! # Unsafe
 //!

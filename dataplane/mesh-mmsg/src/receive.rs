@@ -63,6 +63,7 @@ impl Engine {
             if batch.len() > before || self.woken || self.slots.free() == 0 {
                 if batch.len() > before {
                     self.counters.batches.note(batch.len() - before);
+                    self.fair.sort(batch, before);
                     let flying = (batch.len() - before) as u64;
                     self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(flying);
                 }
@@ -130,7 +131,7 @@ impl Engine {
     /// One receive of a socket.
     fn receive(&mut self, number: u16, room: usize, batch: &mut Vec<Train>) {
         let Some(Some(socket)) = self.sockets.get(usize::from(number)) else { return };
-        let room = room.min(self.slots.free());
+        let room = room.min(self.slots.free()).min(usize::from(self.trains.trains()));
         if room == 0 {
             self.counters.starved += 1;
             return;
@@ -153,6 +154,7 @@ impl Engine {
                     self.counters.lengths_in.note(segments);
                     self.counters.datagrams_in += segments as u64;
                     self.counters.bytes_in += told.length as u64;
+                    self.trains.note(told.length);
                     let from = Endpoint { socket: SocketId(number), remote: told.remote, local: told.local };
                     let buffer = self.slots.mint(message.slot);
                     let place = 0..told.length;

@@ -168,6 +168,12 @@ impl Make for Uring {
 #[cfg(target_os = "linux")]
 fn note_buffers(got: Option<mesh_udp::socket::SocketBuffers>, receive_bytes: u32, send_bytes: u32) {
     static SAID: Once = Once::new();
+    static SAID_OF_KERNEL: Once = Once::new();
+    if mesh_udp::socket::kernel_mangles_trains() {
+        SAID_OF_KERNEL.call_once(|| {
+            tracing::info!("this kernel (Linux 7.0 to 7.1.4) mangles trains of UDP datagrams: each is sent alone; use 7.1.5 or later");
+        });
+    }
     let Some(got) = got else { return };
     if got.receive_bytes < receive_bytes || got.send_bytes < send_bytes {
         SAID.call_once(|| {

@@ -4,6 +4,7 @@
 //! - `control.rs`: names and control messages as the kernel writes them; `envelope.rs`: as it reads them;
 //! - `sources.rs`: when a send must tell which address to leave from;
 //! - `train.rs`: the token of what was received; `gather.rs`: from the ranges to be sent to as few sends as order allows;
+//! - `fair.rs`: quiet sockets first; `working_set.rs`: how many trains fit the cache;
 //! - `refusal.rs`: what becomes of a send that the kernel refused; `held.rs`: those that met a full socket buffer;
 //! - `area.rs`: memory that the kernel reads and writes by address; `waker.rs`: ending a wait from another thread;
 //! - `counters.rs`: what an engine counts.
@@ -15,6 +16,7 @@ pub mod area;
 pub mod control;
 mod counters;
 pub mod envelope;
+pub mod fair;
 pub mod gather;
 pub mod held;
 pub mod refusal;
@@ -23,7 +25,9 @@ pub mod sources;
 mod sys;
 mod train;
 mod waker;
+mod working_set;
 
 pub use counters::{Counters, Lengths};
 pub use train::{BufferId, Endpoint, Origin, Owner, Scratch, SocketId, Train};
 pub use waker::Waker;
+pub use working_set::WorkingSet;

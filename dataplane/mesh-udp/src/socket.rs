@@ -3,6 +3,9 @@
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+
+use nix::sys::utsname::uname;
 
 use crate::sys::{get_option, get_options, set_option};
 
@@ -66,7 +69,7 @@ impl Socket {
         if options.offload {
             // A kernel without these (before 5.0 and 4.18) receives and sends datagrams one by one.
             joins = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
-            if get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok() {
+            if get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok() && !kernel_mangles_trains() {
                 segments_max = crate::gather::SEGMENTS_MAX;
             }
         }
@@ -93,6 +96,19 @@ impl Socket {
 const MEMINFO_FIELDS: usize = 9;
 const MEMINFO_DROPS: usize = 8;
 
+/// Whether this kernel mangles the UDP headers of trains whose last datagram is as long as the others: Linux 7.0 to 7.1.4. There each
+/// datagram is sent alone.
+pub fn kernel_mangles_trains() -> bool {
+    static MANGLES: OnceLock<bool> = OnceLock::new();
+    *MANGLES.get_or_init(|| uname().is_ok_and(|system| system.release().to_str().is_some_and(mangles_trains)))
+}
+
+fn mangles_trains(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = [(); 3].map(|()| numbers.next().unwrap_or(0));
+    ([7, 0, 0]..[7, 1, 5]).contains(&version)
+}
+
 /// Enlarges a buffer, past the system's limit where permitted. Returns what it has then.
 fn buffer(fd: BorrowedFd<'_>, force: i32, ask: i32, bytes: u32) -> io::Result<u32> {
     // The kernel doubles what is asked, to account for its bookkeeping, and tells the double.
@@ -107,7 +123,17 @@ fn buffer(fd: BorrowedFd<'_>, force: i32, ask: i32, bytes: u32) -> io::Result<u3
 mod tests {
     use std::net::UdpSocket;
 
-    use super::{Socket, SocketBuffers, SocketOptions};
+    use super::{Socket, SocketBuffers, SocketOptions, mangles_trains};
+
+    #[test]
+    fn kernels_that_mangle_trains_are_known_by_their_release() {
+        for release in ["7.0.0", "7.0.12-generic", "7.1.0-rc7", "7.1.4", "7.1"] {
+            assert!(mangles_trains(release), "{release}");
+        }
+        for release in ["6.18.44", "7.1.5", "7.2.0-rc1", "10.0.1", "", "unknown"] {
+            assert!(!mangles_trains(release), "{release}");
+        }
+    }
 
     #[test]
     fn what_a_full_receive_buffer_drops_is_counted_by_the_kernel() {

@@ -11,20 +11,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
-use mesh_udp::BufferId;
 use mesh_udp::area::Area;
+use mesh_udp::{BufferId, WorkingSet};
 
 /// Address space of one receive buffer, in bytes: the longest train (65,535) behind the heading of a receive. Shorter ones would lose
 /// most of a train without an error. No whole number of pages, so that the first bytes of the buffers do not share one set of the
 /// cache.
 pub(crate) const BUFFER_BYTES: usize = 65_536 + 192;
 const _: () = assert!(BUFFER_BYTES >= 65_535 + crate::heading::HEADING_BYTES);
-
-/// Bytes of trains that the ring should hold at most: half of the second-level cache of a usual core.
-const CACHE_BYTES: u32 = 512 * 1024;
-
-/// Fewer are never in the ring, however long the trains are.
-const DEPTH_MIN: u16 = 8;
 
 /// Receive buffers of one kind and the ring that provides them to the kernel.
 #[derive(Debug)]
@@ -43,8 +37,7 @@ pub(crate) struct Pool {
     spare: Vec<u16>,
     /// How many are provided, whatever the length of the trains.
     floor: u16,
-    /// Smoothed bytes of a train.
-    train_bytes: u32,
+    trains: WorkingSet,
     tail: u16,
 }
 
@@ -62,7 +55,7 @@ impl Pool {
             available: 0,
             spare: Vec::with_capacity(entries),
             floor: 0,
-            train_bytes: 1,
+            trains: WorkingSet::new(),
             tail: 0,
         };
         pool.add(first.clamp(1, buffers_max));
@@ -87,14 +80,12 @@ impl Pool {
 
     /// Notes the length of a train: the ring is as deep as trains like it allow.
     pub(crate) fn note(&mut self, bytes: usize) {
-        let (old, bytes) = (i64::from(self.train_bytes), bytes as i64);
-        self.train_bytes = (old + (bytes - old) / 16).max(1) as u32;
+        self.trains.note(bytes);
     }
 
     /// How many buffers are to be provided.
     fn depth(&self) -> u16 {
-        let fitting = u16::try_from(CACHE_BYTES / self.train_bytes).unwrap_or(u16::MAX);
-        fitting.max(DEPTH_MIN).max(self.floor).min(self.buffers)
+        self.trains.trains().max(self.floor).min(self.buffers)
     }
 
     /// Whether it is for the length of the trains that not all buffers are provided.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use mesh_udp::area::Area;
 use mesh_udp::control::{CONTROL_BYTES, NAME_BYTES};
+use mesh_udp::fair::Fair;
 use mesh_udp::gather::Gather;
 use mesh_udp::held::Held;
 use mesh_udp::socket::{self, SocketBuffers, SocketOptions};
@@ -69,6 +70,7 @@ pub struct Engine {
     pub(crate) slab_used: usize,
     /// How long waits let trains gather.
     pub(crate) pace: Pace,
+    pub(crate) fair: Fair,
     /// Completions read while something else was waited for.
     pub(crate) stash: VecDeque<Completion>,
     /// Receivers to be started.
@@ -145,6 +147,7 @@ impl Engine {
             released: Vec::with_capacity(usize::from(config.buffers_first)),
             slab_used: 0,
             pace: Pace::new(),
+            fair: Fair::default(),
             stash: VecDeque::with_capacity(256),
             idle: Vec::new(),
             starved_receivers: Vec::new(),

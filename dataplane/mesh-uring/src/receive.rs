@@ -39,6 +39,7 @@ impl Engine {
         let result = self.wait_for_trains(timeout, batch);
         let trains = batch.len() - before;
         if trains > 0 {
+            self.fair.sort(batch, before);
             self.pace.note(trains);
             self.counters.batches.note(trains);
             self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(trains as u64);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use mesh_lab::Process;
 use tempfile::TempDir;
 
-use super::super::rig::first_port;
+use super::super::rig::{LOAD_PROCESSOR, RELAY_PROCESSOR, first_port};
 use super::super::{Cell, Found, Rig, Running, System};
 use super::program;
 use crate::enrol::Enrolled;
@@ -26,16 +26,22 @@ pub enum Ours {
     Mmsg,
     /// `-engine portable`.
     Portable,
+    /// `-engine uring -spread all`, on the relay's processor and the generator's: its two data threads share the load. What it costs
+    /// for each datagram can be compared, its rate cannot.
+    Spread,
     /// Another build of the transfer, with its `-engine uring`: to see what a change is worth, in one run.
     Other(usize),
 }
+
+/// What [`Ours::Spread`] is called.
+pub(super) const SPREAD: &str = "uring-spread";
 
 /// Other builds, and the variables that name them.
 const OTHERS: [(&str, &str); 3] =
     [("other", "XTASK_PEER_OTHER"), ("other-2", "XTASK_PEER_OTHER_2"), ("other-3", "XTASK_PEER_OTHER_3")];
 
 /// What [`Ours::Other`] is called.
-pub const OTHER_NAMES: [&str; OTHERS.len()] = [OTHERS[0].0, OTHERS[1].0, OTHERS[2].0];
+pub(super) const OTHER_NAMES: [&str; OTHERS.len()] = [OTHERS[0].0, OTHERS[1].0, OTHERS[2].0];
 
 impl System for Ours {
     fn name(&self) -> &'static str {
@@ -43,6 +49,7 @@ impl System for Ours {
             Ours::Uring => "uring",
             Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
+            Ours::Spread => SPREAD,
             Ours::Other(number) => OTHERS[*number].0,
         }
     }
@@ -53,7 +60,7 @@ impl System for Ours {
         if !program.is_file() {
             let how = match self {
                 Ours::Other(number) => format!("{}=/path of another build of the transfer", OTHERS[*number].1),
-                Ours::Uring | Ours::Mmsg | Ours::Portable => {
+                Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread => {
                     format!("cargo build --release -p transfer, so that there is {}", program.display())
                 }
             };
@@ -86,7 +93,7 @@ impl System for Ours {
 impl Ours {
     fn engine(&self) -> &'static str {
         match self {
-            Ours::Uring | Ours::Other(_) => "uring",
+            Ours::Uring | Ours::Spread | Ours::Other(_) => "uring",
             Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
         }
@@ -96,7 +103,7 @@ impl Ours {
     fn program(&self) -> Result<PathBuf> {
         match self {
             Ours::Other(number) => Ok(std::env::var_os(OTHERS[*number].1).map(PathBuf::from).unwrap_or_default()),
-            Ours::Uring | Ours::Mmsg | Ours::Portable => transfer(),
+            Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread => transfer(),
         }
     }
 
@@ -107,7 +114,13 @@ impl Ours {
     pub fn serve(&self, rig: &Rig, first: u16, namespaces: u16) -> Result<Transfer> {
         let folder = program::folder()?;
         let token = format!("{:032x}", rand::random::<u128>());
-        let mut command = program::command(rig, self.program()?)?;
+        let mut command = match self {
+            Ours::Spread => program::command_on(rig, self.program()?, &[RELAY_PROCESSOR, LOAD_PROCESSOR])?,
+            Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Other(_) => program::command(rig, self.program()?)?,
+        };
+        if matches!(self, Ours::Spread) {
+            command.args(["-spread", "all"]);
+        }
         command.arg("-public").arg(Rig::RELAY.to_string()).arg("-bind").arg(first.to_string());
         command.arg("-nums").arg(namespaces.to_string()).arg("-token").arg(&token);
         command.arg("-engine").arg(self.engine());

@@ -98,8 +98,13 @@ pub(super) fn peer_command(rig: &Rig, peer: &Peer) -> Result<Command> {
 
 /// A program to be started in the relay's host on the relay's processor.
 pub(super) fn command(rig: &Rig, program: impl AsRef<Path>) -> Result<Command> {
+    command_on(rig, program, &[RELAY_PROCESSOR])
+}
+
+/// A program to be started in the relay's host on these processors.
+pub(super) fn command_on(rig: &Rig, program: impl AsRef<Path>, processors: &[usize]) -> Result<Command> {
     let mut command = rig.relay.command(program.as_ref());
-    rivals::pin(&mut command, RELAY_PROCESSOR).with_context(|| format!("pin it to processor {RELAY_PROCESSOR}"))?;
+    rivals::pin(&mut command, processors).with_context(|| format!("pin it to processors {processors:?}"))?;
     Ok(command)
 }
 
