@@ -34,7 +34,7 @@ impl Engine {
     /// it. Timeouts are rounded up to milliseconds.
     ///
     /// # Errors
-    /// What epoll says, which it never should.
+    /// The virtual interface is gone. It is reported once, and the sockets go on. Else what epoll says, which it never should.
     pub fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
         self.flush();
         let before = batch.len();
@@ -122,7 +122,7 @@ impl Engine {
                         self.receive(number, limit - batch.len(), batch);
                     }
                 }
-                Ready::Inside => self.read_inside(limit - batch.len(), batch),
+                Ready::Inside => self.read_inside(limit - batch.len(), batch)?,
             }
         }
         Ok(())
@@ -173,13 +173,13 @@ impl Engine {
         }
     }
 
-    /// Reads packets of the interface.
-    fn read_inside(&mut self, room: usize, batch: &mut Vec<Train>) {
-        let Some(device) = &self.inside else { return };
+    /// Reads packets of the interface. That it is gone is told once.
+    fn read_inside(&mut self, room: usize, batch: &mut Vec<Train>) -> io::Result<()> {
+        let Some(device) = &self.inside else { return Ok(()) };
         for _ in 0..room.min(PACKETS) {
             let Some(slot) = self.slots.take() else {
                 self.counters.starved += 1;
-                return;
+                return Ok(());
             };
             let mut buffer = self.slots.mint(slot);
             let bytes = self.slots.bytes_mut(&mut buffer, 0..SLOT_BYTES);
@@ -189,12 +189,19 @@ impl Engine {
                     self.counters.inside_in += 1;
                     batch.push(Train::new(&self.owner, buffer, 0..length, length, Origin::Inside, 0));
                 }
-                Ok(0) | Err(_) => {
+                outcome => {
                     self.slots.give(buffer);
-                    return;
+                    if matches!(outcome, Err(Errno::EAGAIN | Errno::EINTR)) {
+                        return Ok(());
+                    }
+                    // Watched on, it would be reported for ever.
+                    self.epoll.delete(device)?;
+                    let cause = outcome.map_or_else(io::Error::from, |_| io::ErrorKind::UnexpectedEof.into());
+                    return Err(io::Error::new(cause.kind(), format!("the virtual interface is gone: {cause}")));
                 }
             }
         }
+        Ok(())
     }
 
     /// Drops held sends that have waited for too long. Returns when to look again, if there is need to.

@@ -148,7 +148,7 @@ impl Engine {
                 if never && let Some(Some(socket)) = self.sockets.get_mut(usize::from(run.to.socket.0)) {
                     socket.segments_max = 1;
                 }
-                self.counters.resent_singly += 1;
+                self.counters.resent_singly += u64::from(!bytes.is_empty());
                 self.counters.drops_send_failed += u64::from(lost);
                 let starts: Vec<u32> = bytes.clone().step_by(run.segment_bytes as usize).collect();
                 for at in starts.into_iter().rev() {

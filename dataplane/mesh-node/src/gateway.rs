@@ -64,7 +64,7 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
 }
 
 fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
-    limits::make_room(SOCKETS)?;
+    limits::make_room(SOCKETS, 0)?;
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
     let interfaces = list_without_overlap(options.ip, options.prefix)?;

@@ -9,15 +9,18 @@ use crate::state::StateDirectory;
 /// Descriptors beside the sockets of namespaces: rings, logs, status, helper pipes, and what libraries open.
 const FILES_BESIDE: u64 = 512;
 
-/// Makes room for `sockets` open sockets. The error is one line that names the limit and the remedy.
-pub fn make_room(sockets: u16) -> anyhow::Result<()> {
+/// Makes room for the open sockets of `ports` ports, and `more` beside one for each. The error is one line that names the limit and
+/// the remedy.
+pub fn make_room(ports: u16, more: usize) -> anyhow::Result<()> {
+    let sockets = u64::from(ports) + more as u64;
     // Every socket twice: the engine may hold a copy of each while it registers them.
-    let wanted = 2 * u64::from(sockets) + FILES_BESIDE;
+    let wanted = 2 * sockets + FILES_BESIDE;
     let reached = imp::raise_open_files(wanted)?;
-    let least = u64::from(sockets) + FILES_BESIDE / 4;
+    let least = sockets + FILES_BESIDE / 4;
     if reached < least {
+        let fewer = if more == 0 { "a smaller -nums" } else { "a smaller -nums or fewer ports in -spread" };
         anyhow::bail!(
-            "the limit of open files is {reached} and {sockets} ports need {least}: raise it (ulimit -n {wanted}) or give a smaller -nums"
+            "the limit of open files is {reached} and {ports} ports need {least}: raise it (ulimit -n {wanted}) or give {fewer}"
         );
     }
     Ok(())
@@ -39,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_thousand_ports_have_room() {
-        make_room(1000).unwrap();
+        make_room(1000, 0).unwrap();
         assert!(imp::raise_open_files(0).unwrap() >= 1128);
     }
 }

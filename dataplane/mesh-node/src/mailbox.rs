@@ -11,6 +11,9 @@ use crate::pump::Flow;
 
 type Message<E, N> = Box<dyn FnOnce(&mut E, &mut N, Moment) -> Flow + Send>;
 
+/// Messages that are run in one turn.
+const MESSAGES_MAX: usize = 256;
+
 /// The end for other threads.
 pub struct Mailbox<E: Engine, N> {
     messages: Sender<Message<E, N>>,
@@ -62,16 +65,23 @@ impl<E: Engine + 'static, N: 'static> Mailbox<E, N> {
 }
 
 impl<E: Engine, N> Inbox<E, N> {
-    /// Runs what was sent, in order. Costs one load when nothing was.
+    /// Runs what was sent, in order, but no more at one time than leaves the sockets their turn; the engine is woken for the rest. Costs
+    /// one load when nothing was sent.
     pub(crate) fn read(&self, engine: &mut E, node: &mut N, now: Moment) -> Flow {
         if !self.written.load(Ordering::Acquire) || !self.written.swap(false, Ordering::AcqRel) {
             return Flow::Continue;
         }
         let mut flow = Flow::Continue;
-        for message in self.messages.try_iter() {
+        let mut run = 0;
+        for message in self.messages.try_iter().take(MESSAGES_MAX) {
+            run += 1;
             if message(engine, node, now) == Flow::Stop {
                 flow = Flow::Stop;
             }
+        }
+        if run == MESSAGES_MAX {
+            self.written.store(true, Ordering::Release);
+            engine.waker().wake();
         }
         flow
     }

@@ -89,7 +89,12 @@ pub fn share(first: &UdpSocket, more: usize) -> io::Result<Vec<UdpSocket>> {
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
-    (0..more).map(|_| another()).collect()
+    let others: io::Result<Vec<UdpSocket>> = (0..more).map(|_| another()).collect();
+    if others.is_err() {
+        // It is nobody else's again.
+        socket2::SockRef::from(first).set_reuse_port(false)?;
+    }
+    others
 }
 
 /// As on Linux.

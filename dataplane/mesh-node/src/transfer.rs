@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use mesh_core::seam::Moment;
+use mesh_core::seam::{Moment, SocketId};
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Counters, Event, NamespaceStatus, ShareStatus, Transfer, TransferConfig};
 
@@ -54,7 +54,11 @@ pub fn run(options: TransferOptions) -> Result<(), Failure> {
 }
 
 fn begin(options: TransferOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
-    limits::make_room(options.nums)?;
+    // A port that is spread has a socket for each thread.
+    let more_threads = imp::processors().len().saturating_sub(1);
+    let spread =
+        (options.bind..=options.bind + (options.nums - 1)).filter(|&port| options.spread.contains(port)).count();
+    limits::make_room(options.nums, spread * more_threads)?;
     let (token, made) = match options.common.token.is_empty() {
         true => (SecretString::random(), true),
         false => (options.common.token.clone(), false),
@@ -170,8 +174,7 @@ impl Start {
         }
         let stretched =
             stretching.join().map_err(|_| anyhow!("stretching the token failed: give the machine more memory"))?;
-        let local_address = iface::has_several_addresses(&iface::list().unwrap_or_default())
-            && std::env::var_os("EXP_NOLOCAL").is_none();
+        let local_address = iface::has_several_addresses(&iface::list().unwrap_or_default());
         let mailboxes: Vec<_> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
         neighbours.introduce(mailboxes.clone());
         let mut shares =
@@ -309,11 +312,17 @@ impl<E: Make> Shares<E> {
     /// Hands each socket with its keys to its data thread. Those that an engine does not take go back to the busy ones.
     fn hand_out(&mut self, bound: Vec<(u16, UdpSocket)>, busy: &mut Busy) -> anyhow::Result<()> {
         let mut shares: BTreeMap<usize, Vec<(u16, UdpSocket, NamespaceKeys, bool)>> = BTreeMap::new();
+        let mut mirrors: BTreeMap<u16, Vec<(usize, SocketId)>> = BTreeMap::new();
         let count = bound.len();
         for (port, socket) in bound {
             let keys = NamespaceKeys::derive(&self.stretched, port, None);
             let home = self.homes.of(port);
-            let shared = self.spread.contains(port) && self.mirror(port, &socket, home)?;
+            let mut shared = false;
+            if self.spread.contains(port) {
+                let places = self.mirror(port, &socket, home)?;
+                shared = !places.is_empty();
+                mirrors.insert(port, places);
+            }
             shares.entry(home).or_default().push((port, socket, keys, shared));
         }
         let local_address = self.local_address;
@@ -342,6 +351,14 @@ impl<E: Make> Shares<E> {
         for answer in asked {
             for (port, error) in answer.recv().context("a data thread ended while it took its ports: see the log")? {
                 tracing::warn!(port, %error, "the engine does not take a port; it is tried again");
+                // Its other sockets would keep the port from being bound again.
+                for (core, socket) in mirrors.remove(&port).unwrap_or_default() {
+                    let removed = self.mailboxes[core].ask(move |engine, transfer, _| {
+                        transfer.remove_namespace(socket);
+                        engine.remove_socket(socket)
+                    });
+                    removed.recv().context("a data thread ended while it gave a port back: see the log")??;
+                }
                 busy.put_back(port);
                 self.bound -= 1;
             }
@@ -350,34 +367,37 @@ impl<E: Make> Shares<E> {
     }
 
     /// Gives every data thread but the home a socket on a port and a mirror of its namespace, before the home has its own: no change of
-    /// the home's table is missed. Whether the port is shared now; if not, its home serves it alone.
-    fn mirror(&self, port: u16, socket: &UdpSocket, home: usize) -> anyhow::Result<bool> {
+    /// the home's table is missed. Returns which threads have one, by which socket; if none has, the home serves the port alone.
+    fn mirror(&self, port: u16, socket: &UdpSocket, home: usize) -> anyhow::Result<Vec<(usize, SocketId)>> {
         let sockets = match spread::share(socket, self.mailboxes.len() - 1) {
             Ok(sockets) => sockets,
             Err(error) => {
                 tracing::warn!(port, %error, "a port is not spread");
-                return Ok(false);
+                return Ok(Vec::new());
             }
         };
         let local_address = self.local_address;
         let others = self.mailboxes.iter().enumerate().filter(|&(core, _)| core != home);
         let asked: Vec<_> = others
             .zip(sockets)
-            .map(|((_, mailbox), socket)| {
-                mailbox.ask(move |engine, transfer, _| {
+            .map(|((core, mailbox), socket)| {
+                let answer = mailbox.ask(move |engine, transfer, _| {
                     let id = engine.add_socket(socket, local_address)?;
                     transfer.add_mirror(id, port);
-                    io::Result::Ok(())
-                })
+                    io::Result::Ok(id)
+                });
+                (core, answer)
             })
             .collect();
-        for answer in asked {
-            // A thread that did not take its socket has closed it: its senders go to the others.
-            if let Err(error) = answer.recv().context("a data thread ended while it took its ports: see the log")? {
-                tracing::warn!(port, %error, "a data thread does not serve a port that is spread");
+        let mut places = Vec::new();
+        for (core, answer) in asked {
+            match answer.recv().context("a data thread ended while it took its ports: see the log")? {
+                Ok(socket) => places.push((core, socket)),
+                // A thread that did not take its socket has closed it: its senders go to the others.
+                Err(error) => tracing::warn!(port, core, %error, "a data thread does not serve a port that is spread"),
             }
         }
-        Ok(true)
+        Ok(places)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! On a host with several addresses an answer must leave from the one that was asked. To tell the kernel so with each send costs a
 //! control message, and is needed only where the kernel would choose another: on most hosts, never. What it would choose is asked
-//! by connecting a socket that sends nothing, and remembered for two seconds, so that a change of routes is followed.
+//! by connecting a socket that sends nothing, and remembered for two seconds, so that a change of routes is followed. (Where several routes of equal cost
+//! are chosen by port, the answer may be that of another port.)
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -40,7 +40,8 @@ impl Waker {
 
     /// From here on a call makes an edge again. To be called before the caller of the engine looks at what it was woken for.
     pub fn rearm(&self) {
-        self.shared.called.store(false, Ordering::Release);
+        // A swap, not a store: what the caller of the engine reads next must not be read before others can see this.
+        self.shared.called.swap(false, Ordering::AcqRel);
     }
 
     /// What becomes readable with each call; its count is never read, so it is to be watched by edges.

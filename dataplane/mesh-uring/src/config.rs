@@ -8,7 +8,7 @@ pub struct Config {
     /// Receive buffers of each kind (sockets, interface) to begin with. They are 68 KiB of address space each, and memory
     /// only as far as datagrams filled them. Few are better: the kernel hands them out in turn, and those few stay in cache.
     pub buffers_first: u16,
-    /// Receive buffers of each kind at most, a power of two up to 32,768. The pool doubles towards it when the kernel runs dry.
+    /// Receive buffers of each kind at most, a power of two up to 32,768. The pool doubles towards it when the kernel runs dry with all of them.
     pub buffers_max: u16,
     /// Trains that one wait hands out at most.
     pub batch_max: usize,

@@ -20,8 +20,9 @@
 //!
 //! A token that is dropped instead of released costs its slot for good and nothing else; debug builds assert on it.
 //!
-//! In steady state the thread makes no system call but `io_uring_enter`: one in `flush`, which also collects what has arrived
-//! meanwhile, and one in `wait` if nothing had. Timers ride on the latter and cost no submission.
+//! In steady state the thread makes no system call but `io_uring_enter`: one in `wait`, which submits what the turn before queued,
+//! collects what has arrived, and waits if nothing has. Timers ride on it and cost no submission. (On a host with several addresses
+//! the system is asked about each remote address every two seconds, see `mesh_udp::sources`.)
 //!
 //! # Unsafe
 //!

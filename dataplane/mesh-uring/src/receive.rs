@@ -299,6 +299,10 @@ impl Engine {
         if self.idle.is_empty() {
             return Ok(());
         }
+        if self.memories.outside.available() == 0 && self.memories.outside.is_shallow() {
+            // A caller that keeps what it was given over a wait has it all; others are spare.
+            self.memories.outside.deepen();
+        }
         let mut idle = std::mem::take(&mut self.idle);
         let mut starved = std::mem::take(&mut self.starved_receivers);
         for receiver in idle.drain(..) {

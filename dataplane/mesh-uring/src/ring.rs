@@ -39,6 +39,8 @@ pub struct Features {
     pub registered_ring: bool,
     /// One read of the interface serves for many packets (`IORING_OP_READ_MULTISHOT`, Linux 6.7).
     pub multishot_read: bool,
+    /// A datagram alone is sent with its address in the entry (Linux 6.1).
+    pub addressed_sends: bool,
     /// A wait can let completions gather for a time (`IORING_FEAT_MIN_TIMEOUT`, Linux 6.12).
     pub gathering_waits: bool,
     /// Sockets that can be added, after the limit of open files.
@@ -93,6 +95,8 @@ impl Ring {
         if !probe.is_supported(opcode::SendZc::CODE) {
             return Err(SetupError::TooOld("multishot receive"));
         }
+        // Has no operation of its own to probe for either; this one came with it.
+        features.addressed_sends = probe.is_supported(opcode::SendMsgZc::CODE);
         features.gathering_waits = uring.params().is_feature_min_timeout();
         features.multishot_read = probe.is_supported(opcode::ReadMulti::CODE);
         features.sockets_max = files(&uring, config.sockets_max)?;

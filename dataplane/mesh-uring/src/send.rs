@@ -304,7 +304,8 @@ impl Engine {
         slot.bytes = bytes;
         slot.error = 0;
         let local = run.to.local.filter(|&local| !self.sources.is_chosen(local, run.to.remote));
-        if count == 1 && slot.segments == 1 && run.tos == 0 && local.is_none() {
+        let plain = count == 1 && slot.segments == 1 && run.tos == 0 && local.is_none();
+        if plain && self.ring.features().addressed_sends {
             let (name, name_bytes) = slot.envelope.address_alone(socket.udp.v6, run.to.remote);
             let part = slot.iovecs[0];
             self.post_single(place as u16, number, &part, name, name_bytes)?;
@@ -334,9 +335,13 @@ impl Engine {
                 self.counters.lengths_out.note(segments as usize);
                 self.counters.datagrams_out += u64::from(segments);
                 self.counters.bytes_out += u64::from(bytes.end - bytes.start);
-            } else if error == libc::EAGAIN && self.overtaken(place, taken) {
+            } else if self.overtaken(place, taken) {
                 // Lost is better than late: what comes after it has gone.
-                self.counters.drops_send_full += u64::from(segments);
+                match error {
+                    libc::EAGAIN => self.counters.drops_send_full += u64::from(segments),
+                    _ => self.counters.drops_send_failed += u64::from(segments),
+                }
+                self.note_offload(index, error, segments);
             } else {
                 self.send_refused(index, bytes, segments, error);
             }
@@ -346,6 +351,17 @@ impl Engine {
         self.counters.inside_out += posted.saturating_sub(failed);
         self.counters.drops_inside_full += failed;
         Ok(())
+    }
+
+    /// Notes of a refused send that its socket cannot send several datagrams at once.
+    fn note_offload(&mut self, index: u32, error: i32, segments: u32) {
+        let socket = self.gather.runs()[index as usize].to.socket.0;
+        if error == libc::EIO
+            && segments > 1
+            && let Some(Some(socket)) = self.sockets.get_mut(usize::from(socket))
+        {
+            socket.udp.segments_max = 1;
+        }
     }
 
     /// Whether a later send of the round to the same destination succeeded: the socket had room again meanwhile.
@@ -364,10 +380,10 @@ impl Engine {
             Refusal::Full => self.counters.drops_send_full += u64::from(segments),
             Refusal::Failed => self.counters.drops_send_failed += u64::from(segments),
             Refusal::Singly { bytes, lost, never } => {
-                if never && let Some(Some(socket)) = self.sockets.get_mut(usize::from(run.to.socket.0)) {
-                    socket.udp.segments_max = 1;
+                if never {
+                    self.note_offload(index, error, segments);
                 }
-                self.counters.resent_singly += 1;
+                self.counters.resent_singly += u64::from(!bytes.is_empty());
                 self.counters.drops_send_failed += u64::from(lost);
                 let parts = bytes.clone().step_by(run.segment_bytes as usize);
                 self.sends.singles.extend(parts.map(|at| (index, at..bytes.end.min(at + run.segment_bytes))));

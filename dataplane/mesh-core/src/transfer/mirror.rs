@@ -8,6 +8,9 @@
 //!
 //! Nothing is locked: changes and what is handed over are messages, and none is sent for a datagram that is forwarded.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+
 use mesh_wire::route::Slot;
 
 use super::forward::{self, Verdict};
@@ -15,10 +18,13 @@ use super::slots::{Place, SlotTable};
 use super::{Reply, Transfer};
 use crate::drops::DropReason;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Slab, SocketId};
-use std::net::{IpAddr, SocketAddr};
 
 /// Datagrams that wait to be handed over at one time; what does not fit is lost, as on any network.
 const HANDED_MAX: usize = 256;
+
+/// Longest datagram that is handed over. Control messages and handshakes have at most 1200 bytes; a longer datagram of a member whom
+/// the mirror does not know yet is sent again by whoever wants it to arrive.
+const HANDED_BYTES_MAX: usize = 2048;
 
 /// A namespace that another thread is home to.
 #[derive(Debug)]
@@ -73,10 +79,8 @@ impl Transfer {
     /// the first member. `false`: there is no such namespace.
     pub fn share_namespace(&mut self, socket: SocketId) -> bool {
         let Some(space) = self.spaces.get_mut(socket) else { return false };
-        space.slots.keep_journal();
-        if !self.shared.contains(&socket) {
-            self.shared.push(socket);
-        }
+        space.slots.keep_journal(&self.changes_pending);
+        self.shared.insert(space.number, socket);
         true
     }
 
@@ -87,13 +91,17 @@ impl Transfer {
         if self.mirrors.len() <= at {
             self.mirrors.resize_with(at + 1, || None);
         }
+        self.mirrored.insert(namespace, socket);
         self.mirrors[at] =
             Some(Box::new(Mirror { number: namespace, slots: SlotTable::default(), datagrams: 0, bytes: 0 }));
     }
 
     /// The next change of a table that is mirrored elsewhere.
     pub fn poll_slot_change(&mut self) -> Option<SlotChange> {
-        for &socket in &self.shared {
+        if self.changes_pending.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        for &socket in self.shared.values() {
             let Some(space) = self.spaces.get_mut(socket) else { continue };
             if let Some((index, place)) = space.slots.journaled() {
                 let holder = place.endpoint.map(|endpoint| (place.generation, endpoint.remote, endpoint.local));
@@ -105,10 +113,8 @@ impl Transfer {
 
     /// Takes a change of the home's table over. One of a namespace without a mirror here is no one's.
     pub fn mirror_slot(&mut self, change: &SlotChange) {
-        let of_namespace = |(_, mirror): &(usize, &mut Mirror)| mirror.number == change.namespace;
-        let mirrors = self.mirrors.iter_mut().enumerate().filter_map(|(at, mirror)| Some((at, mirror.as_deref_mut()?)));
-        let Some((at, mirror)) = mirrors.into_iter().find(of_namespace) else { return };
-        let socket = SocketId(at as u16);
+        let Some(&socket) = self.mirrored.get(&change.namespace) else { return };
+        let Some(Some(mirror)) = self.mirrors.get_mut(usize::from(socket.0)) else { return };
         let endpoint = change.holder.map(|(_, remote, local)| Endpoint { socket, remote, local });
         mirror.slots.copy(change.index, change.holder.map_or(0, |(generation, ..)| generation), endpoint);
     }
@@ -125,8 +131,9 @@ impl Transfer {
 
     /// Deals with a datagram that arrived on another thread, as if it had arrived here, at home.
     pub fn handle_handed(&mut self, now: Moment, handed: &mut Handed, slab: &mut Slab<'_>, actions: &mut Vec<Action>) {
-        let home = |&&socket: &&SocketId| self.spaces.get(socket).is_some_and(|space| space.number == handed.namespace);
-        let Some(&socket) = self.shared.iter().find(home) else { return self.drops.count(DropReason::UnknownSocket) };
+        let Some(&socket) = self.shared.get(&handed.namespace) else {
+            return self.drops.count(DropReason::UnknownSocket);
+        };
         let from = Endpoint { socket, remote: handed.remote, local: handed.local };
         let datagram = &mut handed.datagram[..];
         let Some(space) = self.spaces.get_mut(socket) else { return self.drops.count(DropReason::UnknownSocket) };
@@ -173,7 +180,9 @@ impl Transfer {
                     self.counters.note_run(datagrams, bytes);
                     actions.push(Action::Forward { bytes: at..end, segment_bytes: stride, to, tos: arrival.tos });
                 }
-                Verdict::Receive | Verdict::Refuse(..) if self.handed.len() < HANDED_MAX => {
+                Verdict::Receive | Verdict::Refuse(..)
+                    if self.handed.len() < HANDED_MAX && end - at <= HANDED_BYTES_MAX =>
+                {
                     self.handed.push_back(Handed {
                         namespace: mirror.number,
                         remote: from.remote,

@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use mesh_wire::Malformed;
@@ -110,8 +111,12 @@ pub struct Transfer {
     spaces: Spaces,
     /// By socket: namespaces that another thread is home to.
     mirrors: Vec<Option<Box<Mirror>>>,
-    /// Sockets of namespaces that are mirrored elsewhere.
-    shared: Vec<SocketId>,
+    /// The sockets of those, by number of the namespace.
+    mirrored: BTreeMap<u16, SocketId>,
+    /// Sockets of namespaces that are mirrored elsewhere, by number.
+    shared: BTreeMap<u16, SocketId>,
+    /// Changes of their tables that are not told yet.
+    changes_pending: Arc<AtomicUsize>,
     /// What waits to be handed to the home of its namespace.
     handed: VecDeque<Handed>,
     links: BTreeMap<u32, Link>,
@@ -144,7 +149,9 @@ impl Transfer {
             started: now,
             spaces: Spaces::default(),
             mirrors: Vec::new(),
-            shared: Vec::new(),
+            mirrored: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            changes_pending: Arc::default(),
             handed: VecDeque::new(),
             links: BTreeMap::new(),
             handshakes: Handshakes::default(),
@@ -177,7 +184,8 @@ impl Transfer {
         if let Some(mirror) = self.mirrors.get_mut(usize::from(socket.0)) {
             *mirror = None;
         }
-        self.shared.retain(|&shared| shared != socket);
+        self.mirrored.retain(|_, mirrored| *mirrored != socket);
+        self.shared.retain(|_, shared| *shared != socket);
         let Some(space) = self.spaces.remove(socket) else { return };
         for (index, member) in space.members {
             self.timers.cancel(member.lease_timer, Timer::Lease(socket, index));
@@ -224,6 +232,7 @@ impl Transfer {
     pub fn stop(&mut self, _now: Moment) {
         self.spaces = Spaces::default();
         self.mirrors.clear();
+        self.mirrored.clear();
         self.shared.clear();
         self.handed.clear();
         self.handshakes = Handshakes::default();

@@ -3,6 +3,8 @@
 //! It holds who may send from where, and nothing secret, so that it can be mirrored elsewhere by updates.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh_wire::route::Slot;
 use rand::Rng;
@@ -25,6 +27,13 @@ pub(super) struct Place {
     pub(super) bytes: u64,
 }
 
+/// A journal goes with its table: what it held is pending no more.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.pending.fetch_sub(self.indexes.len(), Ordering::Relaxed);
+    }
+}
+
 /// The places of one namespace. An empty table holds no memory.
 #[derive(Debug, Default)]
 pub(super) struct SlotTable {
@@ -33,7 +42,14 @@ pub(super) struct SlotTable {
     /// Vacant indexes. First in, first out: a place rests as long as possible before it is used again.
     vacant: VecDeque<u32>,
     /// Indexes of places that changed and whose change is not told yet; `None`: nobody wants to know.
-    journal: Option<VecDeque<u32>>,
+    journal: Option<Journal>,
+}
+
+/// Changes of a table that are not told yet, and the number of them in all tables of a transfer.
+#[derive(Debug)]
+struct Journal {
+    indexes: VecDeque<u32>,
+    pending: Arc<AtomicUsize>,
 }
 
 impl SlotTable {
@@ -70,10 +86,12 @@ impl SlotTable {
         Some(slot)
     }
 
-    /// Gives a held place its next generation: what is sent to or from the old one is not forwarded any more.
+    /// Gives a held place its next generation: what is sent to or from the old one is not forwarded any more, and its counts begin
+    /// anew.
     pub(super) fn renew(&mut self, slot: Slot) -> Option<Slot> {
         let place = self.get_mut(slot)?;
         place.generation = place.generation.wrapping_add(1);
+        (place.datagrams, place.bytes) = (0, 0);
         let renewed = Slot { index: slot.index, generation: place.generation };
         self.changed(slot.index);
         Some(renewed)
@@ -81,8 +99,9 @@ impl SlotTable {
 
     /// Lets the holder's endpoint be `endpoint`.
     pub(super) fn move_to(&mut self, slot: Slot, endpoint: Endpoint) {
-        if let Some(place) = self.get_mut(slot) {
-            place.endpoint = Some(endpoint);
+        if let Some(place) = self.get_mut(slot)
+            && place.endpoint.replace(endpoint) != Some(endpoint)
+        {
             self.changed(slot.index);
         }
     }
@@ -96,14 +115,16 @@ impl SlotTable {
         }
     }
 
-    /// Notes changes from now on, for [`SlotTable::journaled`].
-    pub(super) fn keep_journal(&mut self) {
-        self.journal.get_or_insert_default();
+    /// Notes changes from now on, for [`SlotTable::journaled`]; `pending` is how many of all tables are not told.
+    pub(super) fn keep_journal(&mut self, pending: &Arc<AtomicUsize>) {
+        self.journal.get_or_insert_with(|| Journal { indexes: VecDeque::new(), pending: Arc::clone(pending) });
     }
 
     /// The next place that changed, as it is now: who is told of each change in turn knows the table.
     pub(super) fn journaled(&mut self) -> Option<(u32, Place)> {
-        let index = self.journal.as_mut()?.pop_front()?;
+        let journal = self.journal.as_mut()?;
+        let index = journal.indexes.pop_front()?;
+        journal.pending.fetch_sub(1, Ordering::Relaxed);
         Some((index, *self.places.get(index as usize - 1)?))
     }
 
@@ -114,7 +135,7 @@ impl SlotTable {
             self.places.resize(at + 1, Place { endpoint: None, generation: 0, datagrams: 0, bytes: 0 });
         }
         let place = &mut self.places[at];
-        if endpoint.is_none() || place.generation != generation || place.endpoint.is_none() {
+        if place.generation != generation || place.endpoint.is_none() {
             (place.datagrams, place.bytes) = (0, 0);
         }
         (place.endpoint, place.generation) = (endpoint, generation);
@@ -127,7 +148,8 @@ impl SlotTable {
 
     fn changed(&mut self, index: u32) {
         if let Some(journal) = &mut self.journal {
-            journal.push_back(index);
+            journal.indexes.push_back(index);
+            journal.pending.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

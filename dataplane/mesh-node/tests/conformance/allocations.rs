@@ -28,7 +28,7 @@ fn round<E: Conforms>(rig: &mut Rig<E>, single: &UdpSocket, train: &UdpSocket, a
     let mut echoed = 0;
     while echoed < 36 {
         patience.check(rig.engine.counters());
-        rig.turn(SOON, |engine, train, arrival| echoed += echo(engine, train, arrival));
+        rig.open_turn(SOON, |engine, train, arrival| echoed += echo(engine, train, arrival));
     }
     rig.turn(Duration::from_millis(1), |_, _, _| {});
     let spent = allocations() - before;

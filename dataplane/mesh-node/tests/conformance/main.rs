@@ -79,7 +79,8 @@ macro_rules! conformance {
                 an_impossible_destination_is_counted);
             conformance!(@ $made, waits:
                 a_wait_ends_in_time, a_wait_of_no_time_sees_what_is_there, another_thread_ends_a_wait,
-                a_wake_before_the_wait_is_not_lost, a_wake_ends_one_wait_only);
+                a_wake_before_the_wait_is_not_lost, a_wake_ends_one_wait_only,
+                a_wait_sends_first_and_then_sleeps, another_thread_ends_a_wait_that_sends);
             conformance!(@ $made, sockets:
                 sockets_come_and_go, a_removed_socket_frees_its_port, a_dropped_engine_frees_its_ports,
                 a_number_outlives_its_socket_until_the_flush, a_thousand_sockets_with_a_trickle_each,

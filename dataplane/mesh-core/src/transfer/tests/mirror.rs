@@ -165,6 +165,8 @@ fn what_is_handed_over_is_bounded_and_the_rest_is_counted() {
     }
     assert_eq!(std::iter::from_fn(|| two.there.transfer.poll_handed()).count(), 256);
     assert_eq!(two.there.transfer.drops().get(DropReason::NoRoom), 744);
+    two.there.train(at(THERE, "203.0.113.9:9"), 3000, &mut [0x2f; 3000]);
+    assert_eq!(two.there.transfer.poll_handed(), None, "no message to the transfer is so long");
 }
 
 #[test]
