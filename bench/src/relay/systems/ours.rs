@@ -38,7 +38,7 @@ pub(super) const SPREAD: &str = "uring-spread";
 
 /// Other builds, and the variables that name them.
 const OTHERS: [(&str, &str); 3] =
-    [("other", "XTASK_PEER_OTHER"), ("other-2", "XTASK_PEER_OTHER_2"), ("other-3", "XTASK_PEER_OTHER_3")];
+    [("other", "XTASK_PEER_OTHER"), ("other-two", "XTASK_PEER_OTHER_TWO"), ("other-three", "XTASK_PEER_OTHER_THREE")];
 
 /// What [`Ours::Other`] is called.
 pub(super) const OTHER_NAMES: [&str; OTHERS.len()] = [OTHERS[0].0, OTHERS[1].0, OTHERS[2].0];

@@ -56,7 +56,9 @@ impl Two {
         self.home.transfer.handle_handed(self.home.now, &mut handed, &mut Slab::new(&mut memory, 0), &mut actions);
         let send = |action| match action {
             Action::Send { slab, to, .. } => (to, memory[slab].to_vec()),
-            other => panic!("there is no train to take bytes from: {other:?}"),
+            other @ (Action::Forward { .. } | Action::Deliver { .. } | Action::DeliverSlab { .. }) => {
+                panic!("there is no train to take bytes from: {other:?}")
+            }
         };
         let mut sent: Vec<Sent> = actions.into_iter().map(send).collect();
         sent.extend(self.home.pump());
@@ -138,7 +140,7 @@ fn what_a_mirror_does_not_know_yet_the_home_forwards() {
     let mut two = Two::new();
     let [a, b] = [1, 2].map(|n| Gateway::new(FIRST, n).join(&mut two.home));
     let datagram = a.data(b.slot, 100);
-    let (actions, mut handed) = two.train(a.endpoint, 100, &[datagram.clone()]);
+    let (actions, mut handed) = two.train(a.endpoint, 100, std::slice::from_ref(&datagram));
     assert!(actions.is_empty());
     assert_eq!(two.handle(handed.remove(0)), [(b.endpoint, datagram)]);
     let status = two.home.transfer.status(two.home.now);
