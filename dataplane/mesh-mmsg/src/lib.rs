@@ -12,7 +12,7 @@
 //! 3. The caller looks at the bytes and may change them ([`Engine::split`]), and names ranges of them to be sent
 //!    ([`Engine::forward`]) or written to the interface ([`Engine::deliver`]). Nothing is copied.
 //! 4. [`Engine::release`] takes the token back; the bytes stay as they are until the flush.
-//! 5. [`Engine::flush`] gathers the queued ranges into as few sends as order allows, and hands the sends of one socket to one
+//! 5. The next [`Engine::wait`], or [`Engine::flush`], gathers the queued ranges into as few sends as order allows, and hands the sends of one socket to one
 //!    `sendmmsg` (`send.rs`). A send that met a full socket buffer is kept as a copy until epoll says that there is room.
 //! 6. The slot is free.
 //!

@@ -12,11 +12,11 @@
 //!    ([`Engine::forward`]) or written to the interface ([`Engine::deliver`]). Nothing is copied: a queued range is a buffer
 //!    number, an offset and a length.
 //! 4. [`Engine::release`] takes the token back. The slot is nobody's, and its bytes stay as they are.
-//! 5. [`Engine::flush`] gathers the queued ranges into as few sends as order allows, points their iovecs into the
-//!    slots and submits them (`send.rs`). Each send copies the bytes into the socket before the submission returns: it carries
-//!    `MSG_DONTWAIT`, which turns "would block" into a failure, and is silent on success. What failed is read from the completion
-//!    queue before anything is reused; a send that met a full socket buffer is kept as a copy.
-//! 6. The slot goes back into the provided-buffer ring.
+//! 5. The next [`Engine::wait`], or [`Engine::flush`], gathers the queued ranges into as few sends as order allows, points their
+//!    iovecs into the slots and submits them (`send.rs`). Each send copies the bytes into the socket before the submission
+//!    returns: it carries `MSG_DONTWAIT`, which turns "would block" into a failure, and is silent on success. What failed is
+//!    read from the completion queue before anything is reused; a send that met a full socket buffer is kept as a copy.
+//! 6. The slot is spare, and goes back into the provided-buffer ring as that has room.
 //!
 //! A token that is dropped instead of released costs its slot for good and nothing else; debug builds assert on it.
 //!
