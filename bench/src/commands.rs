@@ -23,6 +23,7 @@ pub(crate) fn main() -> ExitCode {
     let ended = match Options::parse().verb {
         Verb::Relay(options) => relay::relay(&options),
         Verb::Latency(options) => relay::latency(&options),
+        Verb::Overload(options) => relay::overload(&options),
         Verb::Tunnel(options) => tunnel::run(&options),
         Verb::Scale(options) => relay::scale(&options),
         Verb::Soak(options) => relay::soak(&options),

@@ -9,7 +9,7 @@ usage: cargo xtask VERB
                       --keep holds it open and prints how to step into each host
   test [FILTER]       every check and test, as CI runs them; with FILTER only tests whose name contains it
   test --long [NAME]  the tests that take more than a minute (their names begin with long_)
-  bench relay | tunnel | latency | scale | soak [FLAGS]
+  bench relay | tunnel | latency | overload | scale | soak [FLAGS]
                       rates, costs and delays beside rivals, as ratios in one run (bench relay --help; bench/README.md)
   bench peers [NAME..]
                       put the rivals that Debian and crates.io carry into target/peers
@@ -117,7 +117,7 @@ fn parse_test(words: impl Iterator<Item = String>) -> Result<Verb, String> {
 /// The words of a measurement are the bench's own: it knows its flags.
 fn parse_bench(words: Vec<String>) -> Result<Bench, String> {
     match words.first().map(String::as_str) {
-        None => Err("bench: relay, tunnel, latency, scale, soak, peers or counts?".into()),
+        None => Err("bench: relay, tunnel, latency, overload, scale, soak, peers or counts?".into()),
         Some("peers") => match words.iter().find(|word| word.starts_with('-')) {
             Some(flag) => Err(format!("bench peers takes names, not `{flag}`")),
             None => Ok(Bench::Peers(words[1..].to_vec())),

@@ -18,6 +18,8 @@ pub(crate) enum Verb {
     Relay(Selection),
     /// The delay through each relay while it is idle, half busy and nearly full
     Latency(Selection),
+    /// What each relay still delivers when it is offered more than it can carry
+    Overload(Selection),
     /// Tunnels: TCP, UDP and ping, direct and relayed, ours and what is installed
     Tunnel(Selection),
     /// One transfer with 1 to 4,000 namespaces of 2 to 100 clients: start, memory, registrations, cost
@@ -64,6 +66,9 @@ pub(crate) struct Scale {
     /// Three cells
     #[arg(long, conflicts_with = "cells")]
     pub(crate) quick: bool,
+    /// The cells at once, each in a transfer of its own, and what forwarding costs in one beside the other
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) side_by_side: bool,
     /// These cells, joined by commas: namespaces x clients in each, as 1000x10
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) cells: Vec<String>,

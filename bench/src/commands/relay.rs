@@ -9,10 +9,13 @@ use mesh_lab::LinkMode;
 
 use bench::cost::Events;
 use bench::figure::Figure;
+use bench::relay::crowd::Crowd;
 use bench::relay::experiment::{self, Allowed, Lengths, RelayBench};
 use bench::relay::latency::{self, LatencyBench};
+use bench::relay::overload::{self, OverloadBench};
 use bench::relay::rig::{LOAD_PROCESSOR, RELAY_PROCESSOR};
-use bench::relay::scale::{self, Crowd, ScaleBench};
+use bench::relay::scale::{self, ScaleBench};
+use bench::relay::side_by_side::{self, SideBySide};
 use bench::relay::soak::{self, SoakBench};
 use bench::relay::stage::{Chosen, Stage};
 use bench::relay::systems::Ours;
@@ -42,6 +45,13 @@ const ABOUT_LATENCY: &str = "How long a datagram takes from the moment it was du
 interface, through each of several relays, while the relay is idle, half busy and nearly full. The load of each is a share of its own \
 loss-free maximum, which is shown as its rate: a relay that carries more is measured at a higher rate.";
 
+const ABOUT_OVERLOAD: &str = "What a relay delivers when it is offered more than it can carry, as a share of the most it delivers at any \
+rate: with the kernel's receive work on another core, and with all of it on the relay's own. And whether it loses or reorders \
+anything while it is not overloaded.";
+
+const ABOUT_SIDE_BY_SIDE: &str = "The same number of clients, in few namespaces and in many, each crowd with a transfer of its own on \
+one core, under the same load in turn.";
+
 const ABOUT_SCALE: &str = "One transfer with ever more namespaces and registered clients, on one core: how long it takes to start, what \
 a client holds of its memory, how fast clients can come and go, and what forwarding costs when a thousand of them send in turn.";
 
@@ -58,17 +68,9 @@ pub(crate) fn relay(options: &Selection) -> Result<ExitCode> {
     say_hours(options, (saturation + core).as_secs_f64() + 0.3, cells.len(), systems.len(), rounds);
     let stop = session::enter()?;
     let (stage, chosen) = stage(systems)?;
-    let allowed = |what: &str, tried: Result<()>| match tried {
-        Ok(()) => true,
-        Err(error) => {
-            eprintln!("{what}: {error:#}");
-            false
-        }
-    };
-    let steer = |cores: &[usize]| stage.rig().left.b().steer_receive(cores);
     let allowed = Allowed {
         events: allowed("system calls are not counted", Events::of([]).map(drop)),
-        steering: allowed("core ns are not measured", steer(&[RELAY_PROCESSOR]).and_then(|()| steer(&[]))),
+        steering: steering(&stage),
     };
     let words = ("relay", "Relays side by side", ABOUT, experiment::HEADLINE);
     let report = report(words, &cells, chosen, experiment::figures());
@@ -88,6 +90,21 @@ pub(crate) fn latency(options: &Selection) -> Result<ExitCode> {
     let report = report(words, &cells, chosen, latency::figures());
     let mut bench = LatencyBench::new(stage, cells, length, step);
     session::measure(&mut bench, report, (rounds, REFERENCE), &stop, &ends(options, "latency"))
+}
+
+/// `bench overload`.
+pub(crate) fn overload(options: &Selection) -> Result<ExitCode> {
+    let Some((cells, systems)) = chosen(options, &overload::DEFAULT)? else { return Ok(ExitCode::SUCCESS) };
+    let length = Duration::from_millis(if options.quick { 250 } else { 500 });
+    let rounds = options.rounds.unwrap_or(ROUNDS);
+    say_hours(options, length.as_secs_f64() * 20.0, cells.len(), systems.len(), rounds);
+    let stop = session::enter()?;
+    let (stage, chosen) = stage(systems)?;
+    let steering = steering(&stage);
+    let words = ("overload", "Relays that are offered too much", ABOUT_OVERLOAD, overload::HEADLINE);
+    let report = report(words, &cells, chosen, overload::figures());
+    let mut bench = OverloadBench::new(stage, cells, length, steering);
+    session::measure(&mut bench, report, (rounds, REFERENCE), &stop, &ends(options, "overload"))
 }
 
 /// `bench soak`.
@@ -114,6 +131,7 @@ pub(crate) fn scale(options: &Scale) -> Result<ExitCode> {
     let named = |names: &[&str]| names.iter().map(|name| name.parse()).collect::<Result<Vec<Crowd>>>();
     let crowds = match &options.cells[..] {
         [] if options.quick => named(&scale::QUICK)?,
+        [] if options.side_by_side => named(&side_by_side::DEFAULT)?,
         [] => named(&scale::DEFAULT)?,
         given => named(&given.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|error| Usage::of(&error))?,
     };
@@ -127,6 +145,9 @@ pub(crate) fn scale(options: &Scale) -> Result<ExitCode> {
         .into_iter()
         .filter(|ours| options.systems.is_empty() || options.systems.iter().any(|name| name == ours.name()));
     let ours: Vec<Ours> = chosen.collect();
+    if options.side_by_side {
+        return beside(options, crowds, &ours);
+    }
     let stop = session::enter()?;
     let boxed = ours.iter().map(|ours| Box::new(*ours) as Box<dyn System>).collect();
     let chosen = Chosen::find(boxed)?;
@@ -137,6 +158,35 @@ pub(crate) fn scale(options: &Scale) -> Result<ExitCode> {
     let mut bench = ScaleBench::new(Rig::new("bench")?, crowds, ours);
     let ends = Ends { name: "scale".into(), resume: false, json: options.json, report: options.report.as_deref() };
     session::measure(&mut bench, report, (options.rounds, REFERENCE), &stop, &ends)
+}
+
+/// `bench scale --side-by-side`.
+fn beside(options: &Scale, crowds: Vec<Crowd>, ours: &[Ours]) -> Result<ExitCode> {
+    let engine = match ours {
+        [engine] => *engine,
+        _ if options.systems.is_empty() => Ours::Uring,
+        _ => return Err(Usage("crowds side by side are measured with one engine".into()).into()),
+    };
+    if crowds.len() > side_by_side::CROWDS_MAX {
+        return Err(Usage(format!("at most {} crowds fit side by side", side_by_side::CROWDS_MAX)).into());
+    }
+    let stop = session::enter()?;
+    let chosen = Chosen::find(vec![Box::new(engine)])?;
+    let known = Known::of(&chosen);
+    ensure!(known.absent.is_empty(), "there is no transfer: {}", known.absent[0].how);
+    let reference = crowds[0].to_string();
+    let words = ("side-by-side", "Few namespaces and many", ABOUT_SIDE_BY_SIDE, side_by_side::HEADLINE);
+    let mut report = report(words, &[], known, side_by_side::figures());
+    let info = |crowd: &Crowd| bench::report::SystemInfo {
+        name: crowd.to_string(),
+        about: format!("{} namespaces of {} clients", crowd.namespaces, crowd.clients),
+        ..report.systems[0].clone()
+    };
+    report.systems = crowds.iter().map(info).collect();
+    let mut bench = SideBySide::new(Rig::new("bench")?, engine, crowds);
+    let ends =
+        Ends { name: "side-by-side".into(), resume: false, json: options.json, report: options.report.as_deref() };
+    session::measure(&mut bench, report, (options.rounds, &reference), &stop, &ends)
 }
 
 fn ends<'a>(options: &'a Selection, name: &str) -> Ends<'a> {
@@ -186,6 +236,17 @@ fn chosen(options: &Selection, default: &[&str]) -> Result<Option<Choice>> {
         }
     });
     Ok(Some((cells, all)))
+}
+
+/// Whether something is allowed; what is not measured without it is said.
+fn allowed(what: &str, tried: Result<()>) -> bool {
+    tried.inspect_err(|error| eprintln!("{what}: {error:#}")).is_ok()
+}
+
+/// Whether the kernel lets receive work be steered to a core.
+fn steering(stage: &Stage) -> bool {
+    let steer = |cores: &[usize]| stage.rig().left.b().steer_receive(cores);
+    allowed("what the relay's core costs is not measured", steer(&[RELAY_PROCESSOR]).and_then(|()| steer(&[])))
 }
 
 /// The rig with the systems that are present, and what is known of all.

@@ -1,30 +1,24 @@
 //! `bench scale`: a transfer with many namespaces and many registered clients. What start, memory, registrations and forwarding cost
 //! as both grow.
 
-use std::fmt;
-
-use std::net::{SocketAddr, SocketAddrV4};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Error, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::session::token::StretchedToken;
 use mesh_lab::Process;
-use mesh_wire::frame::FrameType;
-use mesh_wire::route::{Destination, Route};
 
+use super::crowd::{Clients, Crowd};
 use super::rig::{LOAD_PROCESSOR, first_port};
 use super::systems::Ours;
 use super::{Payload, Rig, System as _};
 use crate::cost::program::{processor_time, resident};
-use crate::enrol::fleet::{ClientId, Fleet};
 use crate::figure::{Better, Figure, Measures};
-use crate::load::{Counter, DATAGRAM_PORTS, Flow, Generator, Head, Pace};
+use crate::load::{Counter, DATAGRAM_PORTS, Generator, Pace};
 use crate::report::Point;
 use crate::rounds::{CellInfo, Experiment, Lineup, Trial};
 
 /// The cells of a run without a choice.
-pub const DEFAULT: [&str; 7] = ["1x2", "1x100", "100x2", "100x100", "1000x2", "1000x10", "4000x2"];
+pub const DEFAULT: [&str; 8] = ["1x2", "1x100", "100x2", "100x100", "1000x2", "1000x10", "1x10000", "4000x2"];
 /// The cells of `--quick`.
 pub const QUICK: [&str; 3] = ["1x2", "100x10", "1000x2"];
 /// The figure whose ratio ranks the systems.
@@ -38,41 +32,6 @@ const BURST: u16 = 1;
 const IDLE: Duration = Duration::from_secs(2);
 const LOAD: Duration = Duration::from_millis(800);
 const SETTLE: Duration = Duration::from_millis(20);
-
-/// How many namespaces, and how many clients in each: `1000x10`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crowd {
-    /// Namespaces, that is ports: 1 to 4,000.
-    pub namespaces: u16,
-    /// Clients in each: 2 to 100, an even number. Half of them send and half receive.
-    pub clients: u16,
-}
-
-impl Crowd {
-    /// All clients.
-    pub fn sessions(self) -> usize {
-        usize::from(self.namespaces) * usize::from(self.clients)
-    }
-}
-
-impl fmt::Display for Crowd {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}x{}", self.namespaces, self.clients)
-    }
-}
-
-impl FromStr for Crowd {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let numbers = text.split_once('x').and_then(|(left, right)| Some((left.parse().ok()?, right.parse().ok()?)));
-        let (namespaces, clients) =
-            numbers.with_context(|| format!("{text:?} is not NAMESPACESxCLIENTS, as in 1000x10"))?;
-        ensure!((1..=4_000).contains(&namespaces), "{text:?}: a transfer is measured with 1 to 4000 namespaces");
-        ensure!((2..=100).contains(&clients) && clients % 2 == 0, "{text:?}: a namespace has 2, 4, … 100 clients here");
-        Ok(Self { namespaces, clients })
-    }
-}
 
 /// The figures of a trial, in the order to show.
 pub fn figures() -> Vec<Figure> {
@@ -124,7 +83,7 @@ impl ScaleBench {
     }
 
     fn load(&self, process: &Process, clients: &Clients) -> Result<Measures> {
-        let flows = clients.flows()?;
+        let flows = clients.flows(PAIRS_MAX)?;
         let mut counter = Counter::new(self.rig.right.b(), DATAGRAM_PORTS)?;
         let mut generator =
             Generator::new(self.rig.left.a(), self.rig.left.b(), &flows, PAYLOAD, BURST, LOAD_PROCESSOR)?;
@@ -146,59 +105,6 @@ impl ScaleBench {
             ("relay_ns".into(), time.as_nanos() as f64 / datagrams),
             ("goodput".into(), datagrams / sent.elapsed.as_secs_f64() / 1e3),
         ]))
-    }
-}
-
-/// All clients of a crowd, with the places of those that send to each other.
-struct Clients {
-    fleet: Fleet,
-    /// Sender, receiver, the transfer's port, and the ports of both.
-    pairs: Vec<(ClientId, ClientId, Pair)>,
-}
-
-#[derive(Clone, Copy)]
-struct Pair {
-    transfer: u16,
-    from: u16,
-    arrives: u16,
-}
-
-impl Clients {
-    /// Registers them. One socket speaks for one client of each namespace.
-    fn join(rig: &Rig, crowd: Crowd, token: &StretchedToken, first: u16) -> Result<Self> {
-        let mut fleet = Fleet::new(token)?;
-        let mut pairs = Vec::new();
-        for number in 0..crowd.clients / 2 {
-            let port = first + number;
-            let bind = |host: &mesh_lab::Host, address| host.udp(SocketAddr::V4(SocketAddrV4::new(address, port)));
-            let sender = fleet.add_socket(bind(&rig.sender, Rig::SENDER)?)?;
-            let receiver = fleet.add_socket(bind(&rig.receiver, Rig::RECEIVER)?)?;
-            for namespace in 0..crowd.namespaces {
-                let transfer = first + namespace;
-                let from = fleet.add_client(sender, SocketAddrV4::new(Rig::RELAY, transfer))?;
-                let to = fleet.add_client(receiver, SocketAddrV4::new(Rig::RELAY_OUT, transfer))?;
-                pairs.push((from, to, Pair { transfer, from: port, arrives: port }));
-            }
-        }
-        fleet.enrol()?;
-        Ok(Self { fleet, pairs })
-    }
-
-    /// Flows between as many pairs as are loaded, spread evenly.
-    fn flows(&self) -> Result<Vec<Flow>> {
-        let stride = self.pairs.len().div_ceil(PAIRS_MAX);
-        let flow = |(from, to, pair): &(ClientId, ClientId, Pair)| {
-            let route =
-                Route { destination: Destination::here(self.fleet.slot(*to)?), source: self.fleet.slot(*from)? };
-            Ok(Flow {
-                from: SocketAddrV4::new(Rig::SENDER, pair.from),
-                to: SocketAddrV4::new(Rig::RELAY, pair.transfer),
-                arrives: SocketAddrV4::new(Rig::RECEIVER, pair.arrives),
-                head: Head::Nothing,
-                route: route.emit(FrameType::Data, 0),
-            })
-        };
-        self.pairs.iter().step_by(stride).map(flow).collect()
     }
 }
 
@@ -274,19 +180,4 @@ impl Experiment for ScaleBench {
 #[expect(clippy::disallowed_methods, reason = "idleness is measured over a time, and silence has no event to wait for")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crowds_are_read_back_and_others_refused() {
-        for name in DEFAULT.into_iter().chain(QUICK) {
-            assert_eq!(name.parse::<Crowd>().unwrap().to_string(), name);
-        }
-        for name in ["", "10", "0x2", "4001x2", "1x0", "1x3", "1x102", "ax2"] {
-            assert!(name.parse::<Crowd>().is_err(), "{name}");
-        }
-    }
 }

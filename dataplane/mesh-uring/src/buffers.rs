@@ -203,6 +203,8 @@ mod tests {
 
     use io_uring::types::BufRingEntry;
 
+    use mesh_udp::WorkingSet;
+
     use super::{BUFFER_BYTES, Pool};
 
     impl Pool {
@@ -236,6 +238,13 @@ mod tests {
         assert_eq!(pool.available(), 8);
     }
 
+    /// A pool on a machine with a cache of 512 KiB.
+    fn pool() -> Pool {
+        let mut pool = Pool::new(64, 1024).unwrap();
+        pool.trains = WorkingSet::of(512 * 1024);
+        pool
+    }
+
     /// The numbers of the buffers that a turn of `trains` trains of `bytes` each uses, of a pool that has seen many such turns.
     fn rotation(pool: &mut Pool, trains: u16, bytes: usize) -> BTreeSet<u16> {
         let mut used = BTreeSet::new();
@@ -260,7 +269,7 @@ mod tests {
 
     #[test]
     fn long_trains_use_few_buffers_and_short_ones_many() {
-        let mut pool = Pool::new(64, 1024).unwrap();
+        let mut pool = pool();
         let few = rotation(&mut pool, 5, 48_000);
         assert!(few.len() <= 12, "{few:?}");
         assert!(pool.is_shallow());
@@ -270,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_deepened_stays_deep() {
-        let mut pool = Pool::new(64, 1024).unwrap();
+        let mut pool = pool();
         rotation(&mut pool, 5, 48_000);
         pool.deepen();
         pool.deepen();

@@ -56,7 +56,10 @@ impl Engine {
         self.woken = false;
         let flushed = self.flush_with_wait(|engine| match timeout {
             Some(timeout) if timeout.is_zero() => Collect::Due,
-            timeout if engine.ring.features().gathering_waits => engine.pace.collect(Instant::now(), timeout),
+            timeout if engine.ring.features().gathering_waits => {
+                let buffers = u32::from(engine.memories.outside.available());
+                engine.pace.collect(Instant::now(), timeout, buffers)
+            }
             timeout => Collect::Wait(timeout),
         })?;
         if flushed {
