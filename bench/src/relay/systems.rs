@@ -18,9 +18,9 @@ pub use ours::{Ours, Transfer};
 use super::System;
 use crate::rivals::Rival;
 
-/// What is measured only if it is asked for by name: the check of a rival, ours on two processors, and other builds of ours.
-pub const ON_REQUEST: [&str; 5] =
-    [rivals::RECVMMSG_C, ours::SPREAD, ours::OTHER_NAMES[0], ours::OTHER_NAMES[1], ours::OTHER_NAMES[2]];
+/// What is measured only if it is asked for by name: the check of a rival, ours on other processors, and other builds of ours.
+pub const ON_REQUEST: [&str; 6] =
+    [rivals::RECVMMSG_C, ours::SPREAD, ours::BESIDE, ours::OTHER_NAMES[0], ours::OTHER_NAMES[1], ours::OTHER_NAMES[2]];
 
 /// Every system there is, in the order to show.
 pub fn all() -> Vec<Box<dyn System>> {
@@ -29,6 +29,7 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(Ours::Mmsg),
         Box::new(Ours::Portable),
         Box::new(Ours::Spread),
+        Box::new(Ours::Beside),
         Box::new(Ours::Other(0)),
         Box::new(Ours::Other(1)),
         Box::new(Ours::Other(2)),
@@ -78,6 +79,7 @@ mod tests {
             "mmsg",
             "portable",
             "uring-spread",
+            "uring-beside",
             "other",
             "other-two",
             "other-three",

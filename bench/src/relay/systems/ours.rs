@@ -29,12 +29,18 @@ pub enum Ours {
     /// `-engine uring -spread all`, on the relay's processor and the generator's: its two data threads share the load. What it costs
     /// for each datagram can be compared, its rate cannot.
     Spread,
+    /// `-engine uring` on the generator's processor: what the half of [`Ours::Spread`] costs that has to share it. A namespace on two
+    /// threads is compared with the mean of one thread here and one there.
+    Beside,
     /// Another build of the transfer, with its `-engine uring`: to see what a change is worth, in one run.
     Other(usize),
 }
 
 /// What [`Ours::Spread`] is called.
 pub(super) const SPREAD: &str = "uring-spread";
+
+/// What [`Ours::Beside`] is called.
+pub(super) const BESIDE: &str = "uring-beside";
 
 /// Other builds, and the variables that name them.
 const OTHERS: [(&str, &str); 3] =
@@ -50,6 +56,7 @@ impl System for Ours {
             Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
             Ours::Spread => SPREAD,
+            Ours::Beside => BESIDE,
             Ours::Other(number) => OTHERS[*number].0,
         }
     }
@@ -60,7 +67,7 @@ impl System for Ours {
         if !program.is_file() {
             let how = match self {
                 Ours::Other(number) => format!("{}=/path of another build of the transfer", OTHERS[*number].1),
-                Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread => {
+                Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread | Ours::Beside => {
                     format!("cargo build --release -p transfer, so that there is {}", program.display())
                 }
             };
@@ -93,7 +100,7 @@ impl System for Ours {
 impl Ours {
     fn engine(&self) -> &'static str {
         match self {
-            Ours::Uring | Ours::Spread | Ours::Other(_) => "uring",
+            Ours::Uring | Ours::Spread | Ours::Beside | Ours::Other(_) => "uring",
             Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
         }
@@ -103,7 +110,7 @@ impl Ours {
     fn program(&self) -> Result<PathBuf> {
         match self {
             Ours::Other(number) => Ok(std::env::var_os(OTHERS[*number].1).map(PathBuf::from).unwrap_or_default()),
-            Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread => transfer(),
+            Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread | Ours::Beside => transfer(),
         }
     }
 
@@ -116,6 +123,7 @@ impl Ours {
         let token = format!("{:032x}", rand::random::<u128>());
         let mut command = match self {
             Ours::Spread => program::command_on(rig, self.program()?, &[RELAY_PROCESSOR, LOAD_PROCESSOR])?,
+            Ours::Beside => program::command_on(rig, self.program()?, &[LOAD_PROCESSOR])?,
             Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Other(_) => program::command(rig, self.program()?)?,
         };
         if matches!(self, Ours::Spread) {
