@@ -10,6 +10,7 @@ fn make(limits: Limits) -> Engine {
         socket_receive_bytes: limits.receive_bytes.unwrap_or(default.socket_receive_bytes),
         socket_send_bytes: limits.send_bytes.unwrap_or(default.socket_send_bytes),
         offload: !limits.alone,
+        ..default
     })
     .expect("an epoll needs two descriptors")
 }
