@@ -117,7 +117,7 @@ fn a_socket_removed_while_it_is_ready_is_not_read() {
 }
 
 #[test]
-fn long_trains_are_taken_in_small_batches_and_short_ones_in_large() {
+fn trains_are_taken_in_small_batches_where_they_are_long() {
     let mut engine = engine::<Tested>();
     let (_, address) = add(&mut engine);
     let source = peer();

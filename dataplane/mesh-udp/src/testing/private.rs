@@ -133,8 +133,8 @@ pub fn held_sends_are_given_up_in_the_middle_of_a_wait<E: Engine>() {
     let waker = engine.waker();
     let (over, waits) = mpsc::channel();
     let other = thread::spawn(move || {
-        // Far longer than anything is held.
-        let waited = waits.recv_timeout(3 * HELD_TIME);
+        // Far longer than anything is held, on a machine that has much else to do too.
+        let waited = waits.recv_timeout(10 * HELD_TIME);
         waker.wake();
         waited
     });
@@ -300,13 +300,14 @@ pub fn a_stuck_socket_delays_no_other<E: Engine>() {
     let peer = peer();
     let before = engine.counters().datagrams_out;
     let start = Instant::now();
-    for round in 1..=20 {
+    for round in 1..=100 {
         peer.send_to(&[round as u8; 50], address).unwrap();
         engine.send(0..1000, 1000, &to, 0);
         echo_until(&mut engine, before + round);
         assert_eq!(receive(&peer), [round as u8; 50]);
     }
-    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    // The engine looks after held sends every 20 ms: echoes that waited for that would take 2 s.
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
 }
 
 pub fn a_stuck_socket_can_be_removed_and_an_engine_with_one_dropped<E: Engine>() {

@@ -3,9 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use super::{
-    Engine, PATIENCE, add, compose, echo, echo_until, endpoint, engine, is_quiet, peer, receive, set_int, turns_until,
-};
+use super::{Engine, add, compose, echo, echo_until, endpoint, engine, is_quiet, peer, receive, set_int, turns_until};
 use crate::{Counters, Endpoint, SocketId};
 
 pub fn what_is_too_long_is_counted_and_harms_nothing_else<E: Engine>() {
@@ -74,9 +72,10 @@ pub fn one_refused_send_of_many_takes_no_other_with_it<E: Engine>() {
 
 pub fn an_icmp_error_ends_neither_receive_nor_send<E: Engine>() {
     let mut engine = engine::<E>();
-    let nobody = peer();
-    let remote = nobody.local_addr().unwrap();
-    drop(nobody);
+    // It hears one other socket only: whoever else sends to its port is told that nobody is there.
+    let (deaf, other) = (peer(), peer());
+    deaf.connect(other.local_addr().unwrap()).unwrap();
+    let remote = deaf.local_addr().unwrap();
     // A connected socket is told what became of what it sent: the next call fails with it.
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -100,12 +99,12 @@ pub fn an_icmp_error_ends_neither_receive_nor_send<E: Engine>() {
     }
     let spent = engine.counters().enters - counters.enters;
     assert!(spent <= 60, "{spent} calls while nothing came");
-    let peer = UdpSocket::bind(remote).expect("the port of nobody is free");
-    peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    peer.send_to(b"now there is", address).unwrap();
+    // From now on it hears the engine.
+    deaf.connect(address).unwrap();
+    deaf.send(b"now there is").unwrap();
     let before = engine.counters().datagrams_out;
     echo_until(&mut engine, before + 1);
-    assert_eq!(receive(&peer), b"now there is");
+    assert_eq!(receive(&deaf), b"now there is");
 }
 
 pub fn what_the_kernel_cut_is_counted_and_its_buffer_comes_back<E: Engine>() {
