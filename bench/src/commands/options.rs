@@ -43,7 +43,7 @@ pub(crate) struct Selection {
     /// These cells: whole names, or names with dimensions left out, joined by commas (nic-1400-b16-f32-n1,wire-64)
     #[arg(long, value_name = "EXPR", value_parser = trimmed)]
     pub(crate) cells: Option<String>,
-    /// These systems, joined by commas; `list` prints them all
+    /// These systems, joined by commas; `list` prints them all, `ablations` is ours without each of its techniques
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) systems: Vec<String>,
     /// Rounds in each cell

@@ -221,18 +221,21 @@ fn chosen(options: &Selection, default: &[&str]) -> Result<Option<Choice>> {
     let mut all = systems::all();
     let known: Vec<&str> = all.iter().map(|system| system.name()).collect();
     for name in &options.systems {
-        if !known.contains(&name.as_str()) {
-            return Err(Usage(format!("no system {name:?}; there are {}", known.join(", "))).into());
+        if !known.contains(&name.as_str()) && name != systems::ABLATIONS {
+            let known = known.join(", ");
+            return Err(Usage(format!("no system {name:?}; there are {known}, and {}", systems::ABLATIONS)).into());
         }
     }
     all.retain(|system| {
         let name = system.name();
         if !options.systems.is_empty() {
-            options.systems.iter().any(|wanted| wanted == name)
+            let wanted =
+                |wanted: &String| wanted == name || (wanted == systems::ABLATIONS && systems::is_ablation(name));
+            options.systems.iter().any(wanted)
         } else if options.quick {
             QUICK_SYSTEMS.contains(&name)
         } else {
-            !systems::ON_REQUEST.contains(&name)
+            !systems::is_on_request(name)
         }
     });
     Ok(Some((cells, all)))

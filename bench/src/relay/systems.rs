@@ -18,13 +18,26 @@ pub use ours::{Ours, Transfer};
 use super::System;
 use crate::rivals::Rival;
 
-/// What is measured only if it is asked for by name: the check of a rival, ours on other processors, and other builds of ours.
-pub const ON_REQUEST: [&str; 6] =
-    [rivals::RECVMMSG_C, ours::SPREAD, ours::BESIDE, ours::OTHER_NAMES[0], ours::OTHER_NAMES[1], ours::OTHER_NAMES[2]];
+/// Stands for every system that is `uring` without one of its techniques.
+pub const ABLATIONS: &str = "ablations";
+
+/// Whether a system is ours without one of its techniques.
+pub fn is_ablation(name: &str) -> bool {
+    ours::ABLATIONS.contains(&name)
+}
+
+/// Whether a system is measured only if it is asked for by name: the check of a rival, ours on other processors, other builds of ours,
+/// and ours without one of its techniques.
+pub fn is_on_request(name: &str) -> bool {
+    [rivals::RECVMMSG_C, ours::SPREAD, ours::BESIDE].contains(&name)
+        || ours::OTHER_NAMES.contains(&name)
+        || is_ablation(name)
+}
 
 /// Every system there is, in the order to show.
 pub fn all() -> Vec<Box<dyn System>> {
-    vec![
+    let ours_without = (0..ours::ABLATIONS.len()).map(|number| Box::new(Ours::Without(number)) as Box<dyn System>);
+    let mut systems: Vec<Box<dyn System>> = vec![
         Box::new(Ours::Uring),
         Box::new(Ours::Mmsg),
         Box::new(Ours::Portable),
@@ -46,7 +59,9 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(nginx::Nginx),
         Box::new(socat::Socat),
         Box::new(quilkin::Quilkin),
-    ]
+    ];
+    systems.extend(ours_without);
+    systems
 }
 
 #[cfg(test)]
@@ -60,7 +75,9 @@ mod tests {
         for name in &names {
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name:?}");
         }
-        assert!(ON_REQUEST.iter().all(|name| names.contains(name)));
+        let on_request = names.iter().filter(|name| is_on_request(name)).count();
+        assert_eq!(on_request, 2 + ours::OTHER_NAMES.len() + ours::ABLATIONS.len());
+        assert!(!names.contains(&ABLATIONS), "that is none of them");
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all().len());
@@ -70,9 +87,10 @@ mod tests {
     fn who_cannot_do_a_cell_says_why() {
         let able = |cell: &str| -> Vec<_> {
             let cell: Cell = cell.parse().unwrap();
-            all().iter().filter(|system| system.unable(&cell).is_none()).map(|system| system.name()).collect()
+            let able = all().into_iter().filter(|system| system.unable(&cell).is_none());
+            able.map(|system| system.name()).filter(|name| !is_ablation(name)).collect()
         };
-        let one: Vec<_> = all().iter().map(|system| system.name()).collect();
+        let one: Vec<_> = all().iter().map(|system| system.name()).filter(|name| !is_ablation(name)).collect();
         assert_eq!(able("wire-1200-b1-f1-n1"), one);
         let many_ports = [
             "uring",

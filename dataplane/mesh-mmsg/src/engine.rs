@@ -79,7 +79,7 @@ impl Engine {
     /// When there are no descriptors or no address space left.
     pub fn new(config: Config) -> io::Result<Self> {
         let config = Config { batch_max: config.batch_max.clamp(1, BATCH_MAX), ..config };
-        let mut slots = Slots::new((config.batch_max + MESSAGES) as u16)?;
+        let mut slots = Slots::new((config.batch_max + MESSAGES) as u16, config.without)?;
         let inbound = Inbound::new(&mut slots)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let waker = Waker::new()?;
@@ -98,7 +98,7 @@ impl Engine {
             free_numbers: Vec::new(),
             retired_numbers: Vec::new(),
             inside: None,
-            gather: Gather::new(),
+            gather: Gather::new().going_without(config.without),
             sources: Sources::new(),
             fair: Fair::default(),
             trains: WorkingSet::new(),
@@ -130,7 +130,12 @@ impl Engine {
             receive_bytes: self.config.socket_receive_bytes,
             send_bytes: self.config.socket_send_bytes,
         };
-        let options = SocketOptions { local_address, offload: self.config.offload, buffers: wished };
+        let options = SocketOptions {
+            local_address,
+            offload: self.config.offload,
+            buffers: wished,
+            without: self.config.without,
+        };
         let socket = Socket::prepare(socket, &options)?;
         // By level: what one receive leaves is reported again, after the other sockets had their turn.
         self.epoll.add(&socket.socket, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number)))?;

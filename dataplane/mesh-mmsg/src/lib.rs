@@ -35,4 +35,4 @@ mod sys;
 pub use config::Config;
 pub use engine::Engine;
 pub use mesh_udp::socket::SocketBuffers;
-pub use mesh_udp::{Counters, Endpoint, Origin, Scratch, SocketId, Train, Waker};
+pub use mesh_udp::{Counters, Endpoint, Origin, Scratch, SocketId, Technique, Train, Waker, Without};

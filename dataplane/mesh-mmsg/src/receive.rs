@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use mesh_udp::control;
-use mesh_udp::{Endpoint, Origin, SocketId, Train};
+use mesh_udp::{Endpoint, Origin, SocketId, Technique, Train};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
@@ -63,7 +63,9 @@ impl Engine {
             if batch.len() > before || self.woken || self.slots.free() == 0 {
                 if batch.len() > before {
                     self.counters.batches.note(batch.len() - before);
-                    self.fair.sort(batch, before);
+                    if !self.config.without.technique(Technique::Fair) {
+                        self.fair.sort(batch, before);
+                    }
                     let flying = (batch.len() - before) as u64;
                     self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(flying);
                 }
@@ -131,7 +133,9 @@ impl Engine {
     /// One receive of a socket.
     fn receive(&mut self, number: u16, room: usize, batch: &mut Vec<Train>) {
         let Some(Some(socket)) = self.sockets.get(usize::from(number)) else { return };
-        let room = room.min(self.slots.free()).min(usize::from(self.trains.trains()));
+        let shallow = !self.config.without.technique(Technique::Shallow);
+        let fitting = if shallow { usize::from(self.trains.trains()) } else { room };
+        let room = room.min(self.slots.free()).min(fitting);
         if room == 0 {
             self.counters.starved += 1;
             return;

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use mesh_udp::Endpoint;
 use mesh_udp::envelope::Envelope;
 use mesh_udp::gather::{Memory, Piece, RUNS_MAX, Run, SEGMENTS_MAX};
 use mesh_udp::refusal::{self, Refusal};
+use mesh_udp::{Endpoint, Technique};
 
 use crate::engine::Engine;
 use crate::sys::MESSAGES;
@@ -132,7 +132,8 @@ impl Engine {
                 count += 1;
             }
             let v6 = self.sockets[usize::from(run.to.socket.0)].as_ref().is_some_and(|socket| socket.v6);
-            let local = run.to.local.filter(|&local| !self.sources.is_chosen(local, run.to.remote));
+            let always = self.config.without.technique(Technique::Sources);
+            let local = run.to.local.filter(|&local| always || !self.sources.is_chosen(local, run.to.remote));
             staged.envelope.address(v6, run, local, part.segments > 1, &mut staged.parts[..count]);
         }
     }

@@ -3,8 +3,8 @@
 use std::io;
 use std::ops::Range;
 
-use mesh_udp::BufferId;
 use mesh_udp::area::Area;
+use mesh_udp::{BufferId, Technique, Without};
 
 /// Address space of one slot, in bytes: the longest train (65,535) in whole pages, and a cache line more, so that the first bytes of
 /// the slots do not share one set of the cache.
@@ -18,15 +18,17 @@ pub(crate) struct Slots {
     free: Vec<u16>,
     /// Whether a slot is free, or stands behind a header.
     idle: Box<[bool]>,
+    without: Without,
 }
 
 impl Slots {
     /// `count` slots, all free.
-    pub(crate) fn new(count: u16) -> io::Result<Self> {
+    pub(crate) fn new(count: u16, without: Without) -> io::Result<Self> {
         Ok(Self {
             memory: Area::new(usize::from(count) * SLOT_BYTES)?,
             free: (0..count).rev().collect(),
             idle: vec![true; usize::from(count)].into_boxed_slice(),
+            without,
         })
     }
 
@@ -37,6 +39,9 @@ impl Slots {
 
     /// Takes a free slot to stand behind a header.
     pub(crate) fn take(&mut self) -> Option<u16> {
+        if self.without.technique(Technique::Lifo) {
+            return (!self.free.is_empty()).then(|| self.free.remove(0));
+        }
         self.free.pop()
     }
 
@@ -83,11 +88,13 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use mesh_udp::Without;
+
     use super::Slots;
 
     #[test]
     fn the_slot_given_back_last_is_taken_first() {
-        let mut slots = Slots::new(3).unwrap();
+        let mut slots = Slots::new(3, Without::default()).unwrap();
         let first = slots.take().unwrap();
         let second = slots.take().unwrap();
         assert_ne!(first, second);
@@ -102,7 +109,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "filled once")]
     fn a_slot_minted_twice_is_noticed() {
-        let mut slots = Slots::new(1).unwrap();
+        let mut slots = Slots::new(1, Without::default()).unwrap();
         let slot = slots.take().unwrap();
         let _token = slots.mint(slot);
         let _again = slots.mint(slot);

@@ -8,6 +8,8 @@
 //!
 //! Only [`clock`] reads the clock of the data plane, and only [`pump`] calls both an engine and a state machine.
 
+#[cfg(all(feature = "ablation", target_os = "linux"))]
+mod ablation;
 pub mod cli;
 pub mod clock;
 pub mod config;

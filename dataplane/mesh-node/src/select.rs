@@ -139,7 +139,11 @@ impl Make for Mmsg {
     const PINNED: bool = true;
 
     fn make(_sockets: u16) -> io::Result<Self> {
-        Self::new()
+        Self::with_config(mesh_mmsg::Config {
+            #[cfg(feature = "ablation")]
+            without: crate::ablation::chosen(),
+            ..Default::default()
+        })
     }
 
     fn note_buffers(&self, socket: SocketId) {
@@ -155,8 +159,13 @@ impl Make for Uring {
     fn make(sockets: u16) -> io::Result<Self> {
         // The sockets_max of the default serves all but the widest ranges of ports.
         let default = mesh_uring::Config::default();
-        Self::with_config(mesh_uring::Config { sockets_max: default.sockets_max.max(sockets), ..default })
-            .map_err(io::Error::other)
+        let config = mesh_uring::Config {
+            sockets_max: default.sockets_max.max(sockets),
+            #[cfg(feature = "ablation")]
+            without: crate::ablation::chosen(),
+            ..default
+        };
+        Self::with_config(config).map_err(io::Error::other)
     }
 
     fn note_buffers(&self, socket: SocketId) {

@@ -138,6 +138,8 @@ impl Start {
         let boot = rand::random();
         #[cfg(feature = "slow")]
         let slow = crate::slow::steps()?;
+        #[cfg(all(feature = "ablation", target_os = "linux"))]
+        crate::ablation::read()?;
         let mut workers = Vec::new();
         for (index, &processor) in cores.iter().enumerate() {
             let processor = E::PINNED.then_some(processor);

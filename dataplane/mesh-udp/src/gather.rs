@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use crate::train::Endpoint;
+use crate::{Technique, Without};
 
 /// Datagrams in one send. The kernel takes 128 since Linux 6.9 and 64 before; what it gathers on receive is at most 64.
 pub const SEGMENTS_MAX: usize = 64;
@@ -91,13 +92,25 @@ pub struct Gather {
     runs: Vec<Run>,
     pieces: Vec<Piece>,
     latest: Latest,
+    without: Without,
 }
 
 impl Gather {
     /// An empty one.
     #[expect(clippy::new_without_default, reason = "as of all parts of an engine")]
     pub fn new() -> Self {
-        Self { runs: Vec::with_capacity(256), pieces: Vec::with_capacity(1024), latest: Latest::new() }
+        Self {
+            runs: Vec::with_capacity(256),
+            pieces: Vec::with_capacity(1024),
+            latest: Latest::new(),
+            without: Without::default(),
+        }
+    }
+
+    /// The same without some techniques: without [`Technique::Gather`] nothing joins.
+    #[must_use]
+    pub fn going_without(self, without: Without) -> Self {
+        Self { without, ..self }
     }
 
     /// Whether nothing is queued.
@@ -159,6 +172,7 @@ impl Gather {
         if let Ok(index) = place {
             let run = &mut self.runs[index];
             let joins = run.open
+                && !self.without.technique(Technique::Gather)
                 && run.tos == tos
                 && run.to.local == to.local
                 && run.segments as usize + segments <= segments_max

@@ -7,9 +7,12 @@
 //! - `fair.rs`: quiet sockets first; `working_set.rs`: how many trains fit the cache;
 //! - `refusal.rs`: what becomes of a send that the kernel refused; `held.rs`: those that met a full socket buffer;
 //! - `area.rs`: memory that the kernel reads and writes by address; `waker.rs`: ending a wait from another thread;
-//! - `counters.rs`: what an engine counts.
+//! - `counters.rs`: what an engine counts;
+//! - `without.rs`: going without a technique, to see what it is worth (feature `ablation`, for the bench only);
+//! - `testing/`: what both engines must do, as tests that are written once (feature `testing`, for their tests only).
 //!
-//! Blind to what the datagrams carry, and dependent on no crate of the mesh. Unsafe code is in `area.rs` and `sys.rs` only.
+//! Blind to what the datagrams carry, and dependent on no crate of the mesh. Unsafe code is in `area.rs`, `sys.rs` and, of the tests,
+//! `testing/sys.rs` only.
 #![cfg(target_os = "linux")]
 
 pub mod area;
@@ -23,11 +26,15 @@ pub mod refusal;
 pub mod socket;
 pub mod sources;
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod train;
 mod waker;
+mod without;
 mod working_set;
 
 pub use counters::{Counters, Lengths};
 pub use train::{BufferId, Endpoint, Origin, Owner, Scratch, SocketId, Train};
 pub use waker::Waker;
+pub use without::{Technique, Without};
 pub use working_set::WorkingSet;

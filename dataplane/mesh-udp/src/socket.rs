@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use nix::sys::utsname::uname;
 
 use crate::sys::{get_option, get_options, set_option};
+use crate::{Technique, Without};
 
 /// Buffer sizes that a socket has, as the kernel counts them (payload and its bookkeeping).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct SocketOptions {
     pub offload: bool,
     /// The buffers wished.
     pub buffers: SocketBuffers,
+    /// What is left out.
+    pub without: Without,
 }
 
 /// A prepared socket, and what the kernel granted it.
@@ -68,8 +71,10 @@ impl Socket {
         let (mut segments_max, mut joins) = (1, false);
         if options.offload {
             // A kernel without these (before 5.0 and 4.18) receives and sends datagrams one by one.
-            joins = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
-            if get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok() && !kernel_mangles_trains() {
+            let gro = !options.without.technique(Technique::Gro);
+            joins = gro && set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+            let gso = !options.without.technique(Technique::Gso);
+            if gso && get_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok() && !kernel_mangles_trains() {
                 segments_max = crate::gather::SEGMENTS_MAX;
             }
         }
@@ -124,6 +129,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::{Socket, SocketBuffers, SocketOptions, mangles_trains};
+    use crate::Without;
 
     #[test]
     fn kernels_that_mangle_trains_are_known_by_their_release() {
@@ -141,6 +147,7 @@ mod tests {
             local_address: false,
             offload: false,
             buffers: SocketBuffers { receive_bytes: 4096, send_bytes: 1 << 20 },
+            without: Without::default(),
         };
         let socket = Socket::prepare(UdpSocket::bind("127.0.0.1:0").unwrap(), &options).unwrap();
         assert_eq!(socket.receive_drops(), 0);

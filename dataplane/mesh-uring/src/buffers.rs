@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 use mesh_udp::area::Area;
-use mesh_udp::{BufferId, WorkingSet};
+use mesh_udp::{BufferId, Technique, Without, WorkingSet};
 
 /// Address space of one receive buffer, in bytes: the longest train (65,535) behind the heading of a receive. Shorter ones would lose
 /// most of a train without an error. No whole number of pages, so that the first bytes of the buffers do not share one set of the
@@ -39,11 +39,12 @@ pub(crate) struct Pool {
     floor: u16,
     trains: WorkingSet,
     tail: u16,
+    without: Without,
 }
 
 impl Pool {
     /// A pool of `first` buffers that can grow to `max`. `max` is a power of two, at most 32,768.
-    pub(crate) fn new(first: u16, max: u16) -> std::io::Result<Self> {
+    pub(crate) fn new(first: u16, max: u16, without: Without) -> std::io::Result<Self> {
         let buffers_max = max.clamp(1, 32_768).next_power_of_two();
         let entries = usize::from(buffers_max);
         let mut pool = Self {
@@ -57,6 +58,7 @@ impl Pool {
             floor: 0,
             trains: WorkingSet::new(),
             tail: 0,
+            without,
         };
         pool.add(first.clamp(1, buffers_max));
         pool.publish();
@@ -85,6 +87,9 @@ impl Pool {
 
     /// How many buffers are to be provided.
     fn depth(&self) -> u16 {
+        if self.without.technique(Technique::Shallow) {
+            return self.buffers;
+        }
         self.trains.trains().max(self.floor).min(self.buffers)
     }
 
@@ -123,6 +128,14 @@ impl Pool {
         self.spare.push(index);
     }
 
+    /// The spare buffer given back last.
+    fn take_spare(&mut self) -> Option<u16> {
+        if self.without.technique(Technique::Lifo) {
+            return (!self.spare.is_empty()).then(|| self.spare.remove(0));
+        }
+        self.spare.pop()
+    }
+
     fn put(&mut self, index: u16) {
         let start = usize::from(index) * BUFFER_BYTES;
         let address = self.memory.address(&(start..start + BUFFER_BYTES));
@@ -143,7 +156,7 @@ impl Pool {
     /// Provides buffers up to the depth, and shows the kernel what was put into the ring.
     pub(crate) fn publish(&mut self) {
         while self.available < self.depth()
-            && let Some(index) = self.spare.pop()
+            && let Some(index) = self.take_spare()
         {
             self.put(index);
         }
@@ -202,8 +215,7 @@ mod tests {
     use std::collections::{BTreeSet, VecDeque};
 
     use io_uring::types::BufRingEntry;
-
-    use mesh_udp::WorkingSet;
+    use mesh_udp::{Without, WorkingSet};
 
     use super::{BUFFER_BYTES, Pool};
 
@@ -225,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_pool_doubles_to_its_bound_and_hands_each_buffer_out_once() {
-        let mut pool = Pool::new(2, 8).unwrap();
+        let mut pool = Pool::new(2, 8, Without::default()).unwrap();
         assert_eq!((pool.available(), pool.buffers()), (2, 2));
         assert!(pool.grow() && pool.grow());
         assert!(!pool.grow());
@@ -240,7 +252,7 @@ mod tests {
 
     /// A pool on a machine with a cache of 512 KiB.
     fn pool() -> Pool {
-        let mut pool = Pool::new(64, 1024).unwrap();
+        let mut pool = Pool::new(64, 1024, Without::default()).unwrap();
         pool.trains = WorkingSet::of(512 * 1024);
         pool
     }
@@ -293,7 +305,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "that it was given")]
     fn a_buffer_taken_twice_is_noticed() {
-        let mut pool = Pool::new(2, 2).unwrap();
+        let mut pool = Pool::new(2, 2, Without::default()).unwrap();
         let _first = pool.take(1);
         let _second = pool.take(1);
     }

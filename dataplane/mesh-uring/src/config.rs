@@ -1,5 +1,7 @@
 //! What a caller may tune.
 
+use mesh_udp::Without;
+
 /// Sizes of an engine. The defaults suit a relay of a thousand ports on two cores as well as a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -18,6 +20,8 @@ pub struct Config {
     pub socket_send_bytes: u32,
     /// Lets the sockets use UDP_GRO and UDP_SEGMENT. Without, every datagram is received and sent alone.
     pub offload: bool,
+    /// What is left out, see [`Without`]: nothing, unless the feature `ablation` is on.
+    pub without: Without,
 }
 
 impl Default for Config {
@@ -30,6 +34,7 @@ impl Default for Config {
             socket_receive_bytes: 8 << 20,
             socket_send_bytes: 4 << 20,
             offload: true,
+            without: Without::default(),
         }
     }
 }

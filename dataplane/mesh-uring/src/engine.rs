@@ -110,7 +110,7 @@ impl Engine {
         let ring = Ring::new(&config)?;
         let area = |bytes| Area::new(bytes).map_err(SetupError::Memory);
         let memories = Memories {
-            outside: Pool::new(config.buffers_first, config.buffers_max).map_err(SetupError::Memory)?,
+            outside: Pool::new(config.buffers_first, config.buffers_max, config.without).map_err(SetupError::Memory)?,
             inside: None,
             slab: area(SLAB_BYTES)?,
         };
@@ -142,7 +142,7 @@ impl Engine {
             generation: 0,
             free_numbers: Vec::new(),
             retired_numbers: Vec::new(),
-            gather: Gather::new(),
+            gather: Gather::new().going_without(config.without),
             sources: Sources::new(),
             released: Vec::with_capacity(usize::from(config.buffers_first)),
             slab_used: 0,
@@ -186,7 +186,12 @@ impl Engine {
             receive_bytes: self.config.socket_receive_bytes,
             send_bytes: self.config.socket_send_bytes,
         };
-        let options = SocketOptions { local_address, offload: self.config.offload, buffers: wished };
+        let options = SocketOptions {
+            local_address,
+            offload: self.config.offload,
+            buffers: wished,
+            without: self.config.without,
+        };
         let udp = socket::Socket::prepare(socket, &options)?;
         self.ring.set_file(u32::from(number), Some(udp.socket.as_fd()))?;
         let socket = Socket { udp, generation: self.generation, failures: 0, armed: false };
@@ -250,7 +255,7 @@ impl Engine {
         if self.memories.inside.is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the engine has an interface"));
         }
-        let pool = Pool::new(self.config.buffers_first, self.config.buffers_max)?;
+        let pool = Pool::new(self.config.buffers_first, self.config.buffers_max, self.config.without)?;
         self.register_inside(&device, &pool)?;
         let multishot = self.ring.features().multishot_read;
         self.memories.inside = Some(Inside { _device: device, pool, multishot, armed: false, failures: 0 });

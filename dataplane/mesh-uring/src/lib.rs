@@ -50,5 +50,5 @@ pub use config::Config;
 pub use engine::Engine;
 pub use error::SetupError;
 pub use mesh_udp::socket::SocketBuffers;
-pub use mesh_udp::{Counters, Endpoint, Origin, Scratch, SocketId, Train, Waker};
+pub use mesh_udp::{Counters, Endpoint, Origin, Scratch, SocketId, Technique, Train, Waker, Without};
 pub use ring::Features;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mesh_udp::{Endpoint, Origin, SocketId, Train};
+use mesh_udp::{Endpoint, Origin, SocketId, Technique, Train};
 
 use crate::engine::Engine;
 use crate::heading::{self, HEADING_BYTES};
@@ -39,7 +39,9 @@ impl Engine {
         let result = self.wait_for_trains(timeout, batch);
         let trains = batch.len() - before;
         if trains > 0 {
-            self.fair.sort(batch, before);
+            if !self.config.without.technique(Technique::Fair) {
+                self.fair.sort(batch, before);
+            }
             self.pace.note(trains);
             self.counters.batches.note(trains);
             self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(trains as u64);

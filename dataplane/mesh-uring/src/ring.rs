@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::types::Fixed;
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use mesh_udp::Technique;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::buffers::Pool;
@@ -82,7 +83,8 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new(config: &Config) -> Result<Self, SetupError> {
-        let (uring, mut features) = build()?;
+        let without = config.without;
+        let (uring, mut features) = build(!without.technique(Technique::DeferTaskrun))?;
         if !uring.params().is_feature_ext_arg() {
             return Err(SetupError::TooOld("timeouts of io_uring_enter"));
         }
@@ -96,12 +98,13 @@ impl Ring {
             return Err(SetupError::TooOld("multishot receive"));
         }
         // Has no operation of its own to probe for either; this one came with it.
-        features.addressed_sends = probe.is_supported(opcode::SendMsgZc::CODE);
-        features.gathering_waits = uring.params().is_feature_min_timeout();
+        features.addressed_sends = probe.is_supported(opcode::SendMsgZc::CODE) && !without.technique(Technique::OpSend);
+        features.gathering_waits = uring.params().is_feature_min_timeout() && !without.technique(Technique::Pace);
         features.multishot_read = probe.is_supported(opcode::ReadMulti::CODE);
         features.sockets_max = files(&uring, config.sockets_max)?;
         let descriptor = uring.as_raw_fd();
-        let name = sys::register_ring(descriptor).map_or(RingName::Descriptor(descriptor), RingName::Registered);
+        let registered = if without.technique(Technique::RingFd) { None } else { sys::register_ring(descriptor) };
+        let name = registered.map_or(RingName::Descriptor(descriptor), RingName::Registered);
         features.registered_ring = matches!(name, RingName::Registered(_));
         Ok(Self { uring, name, features, enters: 0 })
     }
@@ -232,11 +235,11 @@ pub(crate) enum Pointless {
     CancelAll,
 }
 
-/// Makes a ring with as much as the kernel grants.
-fn build() -> Result<(IoUring, Features), SetupError> {
+/// Makes a ring with as much as the kernel grants; `deferring` if completions may be deferred.
+fn build(deferring: bool) -> Result<(IoUring, Features), SetupError> {
     let attempts = [(true, true), (true, false), (false, false)];
     let mut last = None;
-    for (deferred, direct) in attempts {
+    for (deferred, direct) in attempts.map(|(deferred, direct)| (deferred && deferring, direct)) {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_submit_all().setup_coop_taskrun().setup_single_issuer();
         if deferred {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use mesh_udp::envelope::Envelope;
 use mesh_udp::gather::{Memory, Piece, RUNS_MAX, Run, SEGMENTS_MAX};
 use mesh_udp::refusal::{self, Refusal};
-use mesh_udp::{Endpoint, Origin, Train};
+use mesh_udp::{Endpoint, Origin, Technique, Train};
 
 use crate::engine::Engine;
 use crate::memory::SLAB_ROOM_BYTES;
@@ -144,6 +144,7 @@ impl Engine {
     pub(crate) fn flush_with_wait(&mut self, collect: impl FnOnce(&mut Self) -> Collect) -> io::Result<bool> {
         let buffers_left = self.released.len() <= usize::from(self.memories.outside.available());
         let possible = buffers_left
+            && !self.config.without.technique(Technique::FlushWithWait)
             && !self.gather.is_empty()
             && self.gather.runs().len() <= self.sends.slots.len()
             && self.sends.has_nothing()
@@ -303,7 +304,8 @@ impl Engine {
         slot.segments = (bytes.end - bytes.start).div_ceil(run.segment_bytes).max(1);
         slot.bytes = bytes;
         slot.error = 0;
-        let local = run.to.local.filter(|&local| !self.sources.is_chosen(local, run.to.remote));
+        let always = self.config.without.technique(Technique::Sources);
+        let local = run.to.local.filter(|&local| always || !self.sources.is_chosen(local, run.to.remote));
         let plain = count == 1 && slot.segments == 1 && run.tos == 0 && local.is_none();
         if plain && self.ring.features().addressed_sends {
             let (name, name_bytes) = slot.envelope.address_alone(socket.udp.v6, run.to.remote);

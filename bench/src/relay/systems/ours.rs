@@ -34,6 +34,8 @@ pub enum Ours {
     Beside,
     /// Another build of the transfer, with its `-engine uring`: to see what a change is worth, in one run.
     Other(usize),
+    /// The build with the feature `ablation` and `-engine uring`, told to leave a technique out: to see what it is worth.
+    Without(usize),
 }
 
 /// What [`Ours::Spread`] is called.
@@ -45,6 +47,30 @@ pub(super) const BESIDE: &str = "uring-beside";
 /// Other builds, and the variables that name them.
 const OTHERS: [(&str, &str); 3] =
     [("other", "XTASK_PEER_OTHER"), ("other-two", "XTASK_PEER_OTHER_TWO"), ("other-three", "XTASK_PEER_OTHER_THREE")];
+
+/// What the build with the feature `ablation` is told by.
+const WITHOUT_VARIABLE: &str = "EASYMESH_WITHOUT";
+/// Names that build; `cargo xtask bench` makes one and says where it is.
+const ABLATION_VARIABLE: &str = "XTASK_PEER_ABLATION";
+
+/// What [`Ours::Without`] is called, before the technique.
+const WITHOUT: &str = "uring-without-";
+/// The first is that build with every technique: it must cost what `uring` does, or the others are to be compared with it.
+pub(super) const ABLATIONS: [&str; 13] = [
+    "uring-without-nothing",
+    "uring-without-gro",
+    "uring-without-gso",
+    "uring-without-gather",
+    "uring-without-pace",
+    "uring-without-flush-with-wait",
+    "uring-without-op-send",
+    "uring-without-lifo",
+    "uring-without-shallow",
+    "uring-without-sources",
+    "uring-without-fair",
+    "uring-without-defer-taskrun",
+    "uring-without-ring-fd",
+];
 
 /// What [`Ours::Other`] is called.
 pub(super) const OTHER_NAMES: [&str; OTHERS.len()] = [OTHERS[0].0, OTHERS[1].0, OTHERS[2].0];
@@ -58,6 +84,7 @@ impl System for Ours {
             Ours::Spread => SPREAD,
             Ours::Beside => BESIDE,
             Ours::Other(number) => OTHERS[*number].0,
+            Ours::Without(number) => ABLATIONS[*number],
         }
     }
 
@@ -67,6 +94,11 @@ impl System for Ours {
         if !program.is_file() {
             let how = match self {
                 Ours::Other(number) => format!("{}=/path of another build of the transfer", OTHERS[*number].1),
+                Ours::Without(_) => {
+                    format!(
+                        "{ABLATION_VARIABLE}=/path of a transfer built with the feature `ablation`; `cargo xtask bench` makes one"
+                    )
+                }
                 Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread | Ours::Beside => {
                     format!("cargo build --release -p transfer, so that there is {}", program.display())
                 }
@@ -74,12 +106,13 @@ impl System for Ours {
             return Ok(Err(Absent { name: name.to_owned(), how }));
         }
         let engine = self.engine();
+        let how = self.technique().map_or("as shipped".to_owned(), |technique| format!("without {technique}"));
         Ok(Ok(SystemInfo {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ours: true,
             about: format!(
-                "EasyMesh's transfer with -engine {engine}, as shipped; every datagram's sender and receiver are checked."
+                "EasyMesh's transfer with -engine {engine}, {how}; every datagram's sender and receiver are checked."
             ),
         }))
     }
@@ -100,16 +133,23 @@ impl System for Ours {
 impl Ours {
     fn engine(&self) -> &'static str {
         match self {
-            Ours::Uring | Ours::Spread | Ours::Beside | Ours::Other(_) => "uring",
+            Ours::Uring | Ours::Spread | Ours::Beside | Ours::Other(_) | Ours::Without(_) => "uring",
             Ours::Mmsg => "mmsg",
             Ours::Portable => "portable",
         }
+    }
+
+    /// The technique that is left out, if that is what it is for.
+    fn technique(&self) -> Option<&'static str> {
+        let Ours::Without(number) = self else { return None };
+        ABLATIONS[*number].strip_prefix(WITHOUT)
     }
 
     /// Where the program lies: beside this one, or where it is said.
     fn program(&self) -> Result<PathBuf> {
         match self {
             Ours::Other(number) => Ok(std::env::var_os(OTHERS[*number].1).map(PathBuf::from).unwrap_or_default()),
+            Ours::Without(_) => Ok(std::env::var_os(ABLATION_VARIABLE).map(PathBuf::from).unwrap_or_default()),
             Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Spread | Ours::Beside => transfer(),
         }
     }
@@ -124,8 +164,13 @@ impl Ours {
         let mut command = match self {
             Ours::Spread => program::command_on(rig, self.program()?, &[RELAY_PROCESSOR, LOAD_PROCESSOR])?,
             Ours::Beside => program::command_on(rig, self.program()?, &[LOAD_PROCESSOR])?,
-            Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Other(_) => program::command(rig, self.program()?)?,
+            Ours::Uring | Ours::Mmsg | Ours::Portable | Ours::Other(_) | Ours::Without(_) => {
+                program::command(rig, self.program()?)?
+            }
         };
+        if let Some(technique) = self.technique() {
+            command.env(WITHOUT_VARIABLE, technique.trim_start_matches("nothing"));
+        }
         if matches!(self, Ours::Spread) {
             command.args(["-spread", "all"]);
         }
@@ -188,5 +233,27 @@ impl Running for Serving {
     fn tend(&mut self) -> Result<()> {
         program::lives(&mut self.transfer.process[0])?;
         self.enrolled.tend()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_uring::Technique;
+
+    use super::*;
+
+    #[test]
+    fn every_technique_has_its_system() {
+        let techniques: Vec<_> = Technique::ALL.iter().map(|technique| technique.name()).collect();
+        let systems =
+            (0..ABLATIONS.len()).map(|number| Ours::Without(number).technique().expect("a name with its prefix"));
+        assert!(systems.eq(["nothing"].into_iter().chain(techniques)));
+    }
+
+    #[test]
+    fn what_is_absent_says_how_to_get_it() {
+        let Err(absent) = Ours::Without(1).find().unwrap() else { panic!("no variable names it in tests") };
+        assert_eq!(absent.name, "uring-without-gro");
+        assert!(absent.how.contains("XTASK_PEER_ABLATION="), "{}", absent.how);
     }
 }

@@ -7,6 +7,18 @@ use serde_json::Value;
 /// A silence of the transfer is shown beyond so many seconds: one lost answer is none.
 const SILENCE_SHOWN: u64 = 5;
 
+/// The columns of [`pace`].
+const PACE_HEADS: [&str; 8] = [
+    "core",
+    "trains/wait",
+    "datagrams/train",
+    "datagrams/send",
+    "calls/datagram",
+    "buffers max",
+    "held",
+    "resent singly",
+];
+
 /// A table whose columns are as wide as their widest cell. Without rows it is empty.
 fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
@@ -60,6 +72,19 @@ fn seconds(value: &Value) -> String {
     }
 }
 
+/// How many of one thing for each of another; nothing where there was none, or it is not counted.
+fn ratio(count: u64, of: u64) -> String {
+    if count == 0 || of == 0 {
+        return "-".into();
+    }
+    let ratio = count as f64 / of as f64;
+    match ratio {
+        10.0.. => format!("{ratio:.1}"),
+        1.0.. => format!("{ratio:.2}"),
+        _ => format!("{ratio:.3}"),
+    }
+}
+
 /// What both programs begin with.
 fn head(document: &Value, which: &str) -> String {
     let text = |name: &str| cell(&document[name]);
@@ -77,6 +102,27 @@ fn head(document: &Value, which: &str) -> String {
     )
 }
 
+/// How well a data thread gathers, and what stood in its way: why a datagram costs what it costs. `None` if it has done nothing yet.
+fn pace(core: &Value) -> Option<Vec<String>> {
+    let count = |name: &str| core[name].as_u64().unwrap_or(0);
+    // What came in: one wait hands out trains of the network and packets of the virtual interface alike.
+    let trains = count("trains_in") + count("inside_in");
+    let datagrams = count("datagrams_in") + count("inside_in");
+    let waits = core["batches"].as_array().into_iter().flatten().filter_map(Value::as_u64).sum();
+    let some = |name: &str| if count(name) == 0 { "-".into() } else { count(name).to_string() };
+    let row = [
+        ratio(trains, waits),
+        ratio(count("datagrams_in"), count("trains_in")),
+        ratio(count("datagrams_out"), count("sends")),
+        ratio(count("system_calls"), datagrams),
+        some("buffers_in_flight_max"),
+        some("held"),
+        some("resent_singly"),
+    ];
+    let says = row.iter().any(|cell| cell != "-");
+    says.then(|| [cell(&core["core"])].into_iter().chain(row).collect())
+}
+
 /// The data threads, and what was dropped.
 fn tail(document: &Value) -> String {
     let rows = document["cores"].as_array().into_iter().flatten().map(|core| {
@@ -87,6 +133,10 @@ fn tail(document: &Value) -> String {
     });
     let heads = ["core", "trains in", "datagrams in", "datagrams out", "sends", "in", "out"];
     let mut text = format!("\n{}", table(&heads, rows.collect()));
+    let paces: Vec<_> = document["cores"].as_array().into_iter().flatten().filter_map(pace).collect();
+    if !paces.is_empty() {
+        text += &format!("\n{}", table(&PACE_HEADS, paces));
+    }
     let mut drops: Vec<String> = Vec::new();
     for (name, count) in document["drops"].as_object().into_iter().flatten() {
         drops.push(format!("{name} {count}"));
@@ -209,6 +259,35 @@ mod tests {
         for (amount, text) in [(119, "119 s"), (120, "2 min"), (7_200, "2 h"), (172_800, "2 d")] {
             assert_eq!(seconds(&amount.into()), text);
         }
+    }
+
+    #[test]
+    fn ratios_have_three_digits_or_say_nothing() {
+        for (count, of, text) in
+            [(0, 5, "-"), (5, 0, "-"), (1, 1, "1.00"), (197, 10, "19.7"), (1, 20, "0.050"), (3, 2, "1.50")]
+        {
+            assert_eq!(ratio(count, of), text, "{count} of {of}");
+        }
+    }
+
+    #[test]
+    fn the_pace_of_a_core_is_shown_where_there_is_something_to_say() {
+        let shown = |core: Value| tail(&serde_json::json!({ "cores": [core] }));
+        let idle = shown(serde_json::json!({ "core": 0, "trains_in": 0, "held": 0, "batches": [0, 0] }));
+        assert!(!idle.contains("trains/wait"), "{idle}");
+        // An engine that counts no calls, and a thread that never met a full buffer.
+        let portable = shown(serde_json::json!({
+            "core": 1, "trains_in": 10, "datagrams_in": 25, "sends": 5, "datagrams_out": 25, "batches": [0, 0],
+        }));
+        assert!(portable.contains("\n  1     -            2.50             5.00            -  "), "{portable}");
+        // A gateway: packets of the interface are trains of one, and wait for the same calls.
+        let gateway = shown(serde_json::json!({
+            "core": 0, "trains_in": 10, "datagrams_in": 30, "inside_in": 10, "batches": [6, 2], "system_calls": 8,
+            "held": 3, "resent_singly": 4, "buffers_in_flight_max": 7,
+        }));
+        let row = gateway.lines().find(|line| line.contains("0.200")).expect("a row of the second table");
+        let row: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(row, ["0", "2.50", "3.00", "-", "0.200", "7", "3", "4"], "{gateway}");
     }
 
     #[test]

@@ -302,6 +302,10 @@ fn the_tables_show_what_there_is() {
     for expect in ["172.168.3.1  office  198.51.100.7:41641", "in use by others: 8003, 8010-8011"] {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
+    // As STATUS.md has it: both tables of the data threads, to the letter.
+    let (_, example) = section("As tables").split_once("```text\n").expect("an example");
+    let example = example.split("```").next().unwrap();
+    assert!(shown.contains(example), "{example} is not in {shown}");
 }
 
 #[test]
