@@ -11,6 +11,7 @@ use mesh_udp::area::Area;
 use mesh_udp::fair::Fair;
 use mesh_udp::gather::{Gather, Memory, Piece};
 use mesh_udp::held::Held;
+use mesh_udp::share::Share;
 use mesh_udp::socket::{Socket, SocketBuffers, SocketOptions};
 use mesh_udp::sources::Sources;
 use mesh_udp::{BufferId, Counters, Endpoint, Owner, Scratch, SocketId, Train, Waker, WorkingSet};
@@ -49,13 +50,17 @@ pub struct Engine {
     /// What the kernel had dropped of sockets that are gone.
     drops_of_removed: u64,
     pub(crate) sockets: Vec<Option<Socket>>,
-    free_numbers: Vec<u16>,
+    pub(crate) free_numbers: Vec<u16>,
     /// Numbers of sockets removed since the last flush.
-    retired_numbers: Vec<u16>,
+    pub(crate) retired_numbers: Vec<u16>,
     pub(crate) inside: Option<OwnedFd>,
     pub(crate) gather: Gather,
     pub(crate) sources: Sources,
     pub(crate) fair: Fair,
+    /// How many trains the flooded sockets have in a turn, all together.
+    pub(crate) share: Share,
+    /// Sockets that had more than their share in this turn, and in the one before.
+    pub(crate) flooded: [usize; 2],
     pub(crate) trains: WorkingSet,
     /// Packets for the interface.
     pub(crate) writes: Vec<Piece>,
@@ -101,6 +106,8 @@ impl Engine {
             gather: Gather::new(),
             sources: Sources::new(),
             fair: Fair::default(),
+            share: Share::new(),
+            flooded: [0; 2],
             trains: WorkingSet::new(),
             writes: Vec::with_capacity(config.batch_max),
             staged: (0..MESSAGES).map(|_| Staged::new()).collect(),

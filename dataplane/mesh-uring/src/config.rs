@@ -18,6 +18,8 @@ pub struct Config {
     pub socket_send_bytes: u32,
     /// Lets the sockets use UDP_GRO and UDP_SEGMENT. Without, every datagram is received and sent alone.
     pub offload: bool,
+    /// Keeps sockets from waiting behind one that is flooded. Only a test that shows what this is worth goes without.
+    pub fair: bool,
 }
 
 impl Default for Config {
@@ -30,6 +32,7 @@ impl Default for Config {
             socket_receive_bytes: 8 << 20,
             socket_send_bytes: 4 << 20,
             offload: true,
+            fair: true,
         }
     }
 }

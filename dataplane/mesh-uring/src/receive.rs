@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mesh_udp::{Endpoint, Origin, SocketId, Train};
 
+use crate::buffers::Lane;
 use crate::engine::Engine;
 use crate::heading::{self, HEADING_BYTES};
 use crate::op::Op;
@@ -16,6 +17,9 @@ const FAILURES_MAX: u8 = 8;
 
 /// How long: a socket or an interface with a lasting fault must not keep the thread busy.
 const QUIET_TIME: Duration = Duration::from_millis(100);
+
+/// A flooded socket that finds nothing left so many times in a row, though it is started first, is flooded no more.
+const MODEST_TURNS: u16 = 16;
 
 /// How often the engine looks after held sends.
 const HELD_INTERVAL: Duration = Duration::from_millis(20);
@@ -39,7 +43,12 @@ impl Engine {
         let result = self.wait_for_trains(timeout, batch);
         let trains = batch.len() - before;
         if trains > 0 {
-            self.fair.sort(batch, before);
+            if self.config.fair {
+                self.fair.sort(batch, before);
+            }
+            if self.flooded > 0 {
+                self.share.begin(Instant::now(), trains);
+            }
             self.pace.note(trains);
             self.counters.batches.note(trains);
             self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(trains as u64);
@@ -54,12 +63,14 @@ impl Engine {
         let mut entered = false;
         self.starving = 0;
         self.woken = false;
+        self.turn += 1;
         let flushed = self.flush_with_wait(|engine| match timeout {
             Some(timeout) if timeout.is_zero() => Collect::Due,
             timeout if engine.ring.features().gathering_waits => engine.pace.collect(Instant::now(), timeout),
             timeout => Collect::Wait(timeout),
         })?;
         if flushed {
+            self.share.forget();
             self.handle_completions(batch, limit);
             // Whether its time has passed is not known without a look at the clock: the caller asks again.
             if batch.len() > before || self.woken || timeout.is_some() {
@@ -67,6 +78,10 @@ impl Engine {
             }
         } else {
             self.flush()?;
+            if self.flooded > 0 {
+                self.share.end(Instant::now());
+                self.memories.outside.set_busy_depth(self.share.trains());
+            }
         }
         loop {
             let chores = self.do_chores()?;
@@ -207,22 +222,17 @@ impl Engine {
         if let Some(error) = completion.error() {
             socket.failures = socket.failures.saturating_add(1);
             if error == libc::ENOBUFS {
-                self.counters.starved += 1;
-                self.starving += 1;
-                match self.starving {
-                    // One sender may fill a ring that is shallow on purpose; all that has to be done is to start again.
-                    1 if self.memories.outside.is_shallow() => {}
-                    1 => drop(self.memories.outside.grow()),
-                    2 => self.memories.outside.deepen(),
-                    // A burst ends the receives of many sockets at once; that is one shortage.
-                    _ => {}
-                }
                 socket.failures = 0;
             }
         } else {
             socket.failures = 0;
+            let before = if socket.taken.0 == self.turn { socket.taken.1 } else { 0 };
+            socket.taken = (self.turn, before.saturating_add(1));
         }
         let failures = socket.failures;
+        if completion.error() == Some(libc::ENOBUFS) {
+            self.note_shortage(number);
+        }
         if !completion.more() {
             self.start_later(Receiver::Socket(number), failures);
         }
@@ -246,6 +256,40 @@ impl Engine {
         let place = HEADING_BYTES..HEADING_BYTES + received.length;
         let origin = Origin::Outside(from);
         batch.push(Train::new(&self.owner, buffer, place, received.segment_bytes, origin, received.tos));
+    }
+
+    /// A socket found its ring without a buffer: either it has emptied it itself and is flooded, or another has.
+    fn note_shortage(&mut self, number: u16) {
+        self.counters.starved += 1;
+        let others = self.sockets.len() > 1 + self.free_numbers.len() + self.retired_numbers.len();
+        let pool = &mut self.memories.outside;
+        let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { return };
+        // A full batch may have ended before this was read.
+        let lately = socket.taken.0 + 1 >= self.turn;
+        if socket.lane == Lane::Busy {
+            socket.modest = if socket.taken.0 == self.turn { 0 } else { socket.modest + 1 };
+            // Flooded ones take turns, so that each is left out that often.
+            if socket.modest > MODEST_TURNS.saturating_add(self.flooded) {
+                socket.lane = Lane::Quiet;
+                self.flooded -= 1;
+            }
+            return;
+        }
+        if self.config.fair && others && pool.has_lanes() && lately && socket.taken.1 >= pool.depth() / 2 {
+            (socket.lane, socket.modest) = (Lane::Busy, 0);
+            self.flooded += 1;
+            pool.set_busy_depth(self.share.trains());
+            return;
+        }
+        self.starving += 1;
+        match self.starving {
+            // One sender may fill a ring that is shallow on purpose; all that has to be done is to start again.
+            1 if pool.is_shallow() => {}
+            1 => drop(pool.grow()),
+            2 => pool.deepen(),
+            // A burst ends the receives of many sockets at once; that is one shortage.
+            _ => {}
+        }
     }
 
     fn handle_packet(&mut self, completion: &Completion, batch: &mut Vec<Train>) {
@@ -299,10 +343,12 @@ impl Engine {
         if self.idle.is_empty() {
             return Ok(());
         }
-        if self.memories.outside.available() == 0 && self.memories.outside.is_shallow() {
+        let outside = &mut self.memories.outside;
+        if outside.available(Lane::Quiet) == 0 && outside.is_shallow() && self.released.is_empty() {
             // A caller that keeps what it was given over a wait has it all; others are spare.
-            self.memories.outside.deepen();
+            outside.deepen();
         }
+        self.order_idle();
         let mut idle = std::mem::take(&mut self.idle);
         let mut starved = std::mem::take(&mut self.starved_receivers);
         for receiver in idle.drain(..) {
@@ -312,20 +358,20 @@ impl Engine {
                     if socket.armed {
                         continue;
                     }
-                    if self.memories.outside.available() == 0 {
+                    if self.memories.outside.available(socket.lane) == 0 {
                         starved.push(receiver);
                         continue;
                     }
                     socket.armed = true;
-                    let generation = socket.generation;
-                    self.post_receive(number, generation)?;
+                    let (generation, lane) = (socket.generation, socket.lane);
+                    self.post_receive(number, generation, lane)?;
                 }
                 Receiver::Inside => {
                     let Some(inside) = &mut self.memories.inside else { continue };
                     if inside.armed {
                         continue;
                     }
-                    if inside.pool.available() == 0 {
+                    if inside.pool.available(Lane::Quiet) == 0 {
                         starved.push(receiver);
                         continue;
                     }
@@ -339,6 +385,42 @@ impl Engine {
         self.idle = starved;
         self.starved_receivers = idle;
         Ok(())
+    }
+
+    /// Whether a flooded socket is to be started: there is more to receive.
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.flooded > 0 && self.idle.iter().any(|receiver| self.lane_of(*receiver) == Lane::Busy)
+    }
+
+    /// Starts flooded sockets before the buffers of the turn at hand are back: they have others.
+    pub(crate) fn start_flooded(&mut self) -> io::Result<()> {
+        if !self.is_flooded() {
+            return Ok(());
+        }
+        self.memories.outside.publish_busy();
+        self.start_receivers()
+    }
+
+    /// Flooded sockets are started after all others, the one that waits longest for a train first: the first one may take all.
+    fn order_idle(&mut self) {
+        if self.flooded == 0 || self.idle.len() < 2 {
+            return;
+        }
+        let sockets = &self.sockets;
+        self.idle.sort_by_key(|receiver| match receiver {
+            Receiver::Inside => 0,
+            Receiver::Socket(number) => match sockets.get(usize::from(*number)) {
+                Some(Some(socket)) if socket.lane == Lane::Busy => 1 + socket.taken.0,
+                _ => 0,
+            },
+        });
+    }
+
+    fn lane_of(&self, receiver: Receiver) -> Lane {
+        match receiver {
+            Receiver::Inside => Lane::Quiet,
+            Receiver::Socket(number) => self.socket(number).map_or(Lane::Quiet, |socket| socket.lane),
+        }
     }
 
     /// Looks after held sends and receivers that were left alone. Returns when to look again, if there is need to.
