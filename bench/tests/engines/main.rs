@@ -2,5 +2,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::print_stdout, reason = "figures are shown when asked for by --nocapture")]
 
+#[path = "../../src/bin/counts/allocator.rs"]
+mod allocator;
 mod fairness;
+mod full_load;
 mod relay;

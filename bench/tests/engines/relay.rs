@@ -19,6 +19,9 @@ use mesh_node::helpers::Helpers;
 use mesh_node::pump::Flow;
 use mesh_node::worker::{Plan, Worker};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::gettid;
+
+use crate::allocator::allocations;
 
 /// The data thread runs before whatever else the machine does.
 pub(crate) const RANK: i32 = 1;
@@ -38,6 +41,10 @@ pub(crate) struct Seen {
     pub(crate) counters: EngineCounters,
     /// Processor time that it has used.
     pub(crate) time: Duration,
+    /// Its number.
+    pub(crate) thread: u32,
+    /// How often it asked for memory.
+    pub(crate) allocations: u64,
 }
 
 /// Serves some ports of the rig's relay host, on the relay's processor. It ends when it is dropped.
@@ -101,7 +108,8 @@ impl Relay {
         let look = move || {
             let answer = mailbox.ask(|engine: &mut E, _, _| {
                 let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a thread has a clock");
-                Seen { counters: engine.counters(), time: time.into() }
+                let thread = gettid().as_raw().cast_unsigned();
+                Seen { counters: engine.counters(), time: time.into(), thread, allocations: allocations() }
             });
             answer.recv_timeout(Duration::from_secs(10)).context("the relay does not answer")
         };

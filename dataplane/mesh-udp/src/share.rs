@@ -46,6 +46,11 @@ impl Share {
         self.train_nanos = (self.train_nanos - self.train_nanos / 8 + nanos / 8).max(1);
     }
 
+    /// Whether a turn was begun and has not ended.
+    pub fn is_under_way(&self) -> bool {
+        self.turn.is_some()
+    }
+
     /// Forgets the turn under way: the thread is about to sleep.
     pub fn forget(&mut self) {
         self.turn = None;

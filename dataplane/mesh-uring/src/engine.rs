@@ -75,7 +75,11 @@ pub struct Engine {
     /// How many trains the flooded sockets have in a turn, all together.
     pub(crate) share: Share,
     /// Flooded sockets: those in the busy lane.
-    pub(crate) flooded: u16,
+    pub(crate) flooded: Vec<u16>,
+    /// A socket with more trains in a turn than this is flooded.
+    pub(crate) greedy: u16,
+    /// Waits in a row that found nothing left of a flood.
+    pub(crate) calm: u16,
     /// Counts the waits.
     pub(crate) turn: u64,
     /// Completions read while something else was waited for.
@@ -84,6 +88,8 @@ pub struct Engine {
     pub(crate) idle: Vec<Receiver>,
     /// Spare memory of `idle`, empty between calls.
     pub(crate) starved_receivers: Vec<Receiver>,
+    /// Receives to be ended, so that they start again in another lane.
+    pub(crate) cancel_later: Vec<(u16, u32)>,
     /// Receivers that failed too often, and until when they are left alone.
     pub(crate) quiet: Vec<Receiver>,
     pub(crate) quiet_until: Option<Instant>,
@@ -162,11 +168,14 @@ impl Engine {
             pace: Pace::new(),
             fair: Fair::default(),
             share: Share::new(),
-            flooded: 0,
+            flooded: Vec::with_capacity(64),
+            greedy: u16::MAX,
+            calm: 0,
             turn: 0,
             stash: VecDeque::with_capacity(256),
             idle: Vec::new(),
             starved_receivers: Vec::new(),
+            cancel_later: Vec::with_capacity(64),
             quiet: Vec::new(),
             quiet_until: None,
             waker,
@@ -262,7 +271,7 @@ impl Engine {
         let removed = self.sockets[usize::from(number)].take();
         if let Some(socket) = removed {
             self.drops_of_removed += u64::from(socket.udp.receive_drops());
-            self.flooded -= u16::from(socket.lane == Lane::Busy);
+            self.flooded.retain(|flooded| *flooded != number);
         }
         self.retired_numbers.push(number);
         Ok(())

@@ -37,8 +37,8 @@ impl Pace {
         self.trains = self.trains.saturating_add(trains as u32);
     }
 
-    /// How to wait, when the thread is about to.
-    pub(crate) fn collect(&mut self, now: Instant, timeout: Option<Duration>) -> Collect {
+    /// How to wait, when the thread is about to, and the kernel has so many receive buffers: it can let no more trains gather.
+    pub(crate) fn collect(&mut self, now: Instant, timeout: Option<Duration>, buffers: u16) -> Collect {
         let trains = std::mem::take(&mut self.trains);
         let since = self.since.replace(now);
         let Some(passed) = since.map(|since| now.duration_since(since).as_nanos() as u64) else {
@@ -50,7 +50,8 @@ impl Pace {
             u64::MAX => interval,
             old => old - old / 4 + interval / 4,
         };
-        let expected = (WINDOW.as_nanos() as u64 / self.interval.max(1)).min(u64::from(TRAINS_MAX)) as u32;
+        let most = TRAINS_MAX.min(u32::from(buffers));
+        let expected = (WINDOW.as_nanos() as u64 / self.interval.max(1)).min(u64::from(most)) as u32;
         if expected < TRAINS_MIN || timeout.is_some_and(|timeout| timeout <= WINDOW) {
             return Collect::Wait(timeout);
         }
@@ -69,11 +70,11 @@ mod tests {
     fn last(trains: usize, apart: Duration, timeout: Option<Duration>) -> Collect {
         let mut pace = Pace::new();
         let mut now = Instant::now();
-        let mut collect = pace.collect(now, timeout);
+        let mut collect = pace.collect(now, timeout, 64);
         for _ in 0..100 {
             pace.note(trains);
             now += apart;
-            collect = pace.collect(now, timeout);
+            collect = pace.collect(now, timeout, 64);
         }
         collect
     }
@@ -92,6 +93,22 @@ mod tests {
         assert!(matches!(last(100, Duration::from_micros(100), None), Collect::Gather(32, 200, None)));
     }
 
+    /// With a ring for ten long trains a wait for 32 always took its whole time: the thread slept while its sockets overflowed.
+    #[test]
+    fn no_more_trains_are_waited_for_than_there_are_buffers() {
+        let mut pace = Pace::new();
+        let mut now = Instant::now();
+        let mut collect_with = |buffers| {
+            pace.note(32);
+            now += Duration::from_micros(100);
+            pace.collect(now, None, buffers)
+        };
+        collect_with(64);
+        assert!(matches!(collect_with(64), Collect::Gather(32, 200, None)));
+        assert!(matches!(collect_with(10), Collect::Gather(10, 200, None)));
+        assert!(matches!(collect_with(7), Collect::Wait(None)));
+    }
+
     #[test]
     fn the_first_train_after_a_pause_is_not_delayed_for_long() {
         let mut pace = Pace::new();
@@ -99,10 +116,10 @@ mod tests {
         for _ in 0..100 {
             pace.note(10);
             now += Duration::from_micros(50);
-            pace.collect(now, None);
+            pace.collect(now, None, 64);
         }
         now += Duration::from_secs(1);
-        assert!(matches!(pace.collect(now, None), Collect::Wait(None)), "the load is over");
+        assert!(matches!(pace.collect(now, None, 64), Collect::Wait(None)), "the load is over");
     }
 
     #[test]

@@ -21,6 +21,15 @@ const QUIET_TIME: Duration = Duration::from_millis(100);
 /// A flooded socket that finds nothing left so many times in a row, though it is started first, is flooded no more.
 const MODEST_TURNS: u16 = 16;
 
+/// Waits in a row without a flood, after which there is none.
+const CALM_WAITS: u16 = 16;
+
+/// A socket with fewer trains in a turn is not flooded, however long they are.
+const GREEDY_MIN: u16 = 8;
+
+/// Turns with fewer trains tell little of what one costs.
+const TRAINS_MEASURED: u16 = 8;
+
 /// How often the engine looks after held sends.
 const HELD_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -46,7 +55,7 @@ impl Engine {
             if self.config.fair {
                 self.fair.sort(batch, before);
             }
-            if self.flooded > 0 {
+            if trains >= usize::from(TRAINS_MEASURED) || !self.flooded.is_empty() {
                 self.share.begin(Instant::now(), trains);
             }
             self.pace.note(trains);
@@ -64,13 +73,22 @@ impl Engine {
         self.starving = 0;
         self.woken = false;
         self.turn += 1;
+        let others = self.sockets.len() > 1 + self.free_numbers.len() + self.retired_numbers.len();
+        let sharing = self.config.fair && others && self.memories.outside.has_lanes();
+        self.greedy = if sharing { GREEDY_MIN.max(2 * self.share.trains()) } else { u16::MAX };
         let flushed = self.flush_with_wait(|engine| match timeout {
             Some(timeout) if timeout.is_zero() => Collect::Due,
-            timeout if engine.ring.features().gathering_waits => engine.pace.collect(Instant::now(), timeout),
+            timeout if engine.ring.features().gathering_waits => {
+                // Those of the busy lane are few, and emptied at once.
+                let calm = engine.flooded.is_empty();
+                let buffers = if calm { engine.memories.outside.available(Lane::Quiet) } else { 0 };
+                engine.pace.collect(Instant::now(), timeout, buffers)
+            }
             timeout => Collect::Wait(timeout),
         })?;
         if flushed {
             self.share.forget();
+            self.note_calm();
             self.handle_completions(batch, limit);
             // Whether its time has passed is not known without a look at the clock: the caller asks again.
             if batch.len() > before || self.woken || timeout.is_some() {
@@ -78,8 +96,10 @@ impl Engine {
             }
         } else {
             self.flush()?;
-            if self.flooded > 0 {
+            if self.share.is_under_way() {
                 self.share.end(Instant::now());
+            }
+            if !self.flooded.is_empty() {
                 self.memories.outside.set_busy_depth(self.share.trains());
             }
         }
@@ -221,7 +241,7 @@ impl Engine {
         };
         if let Some(error) = completion.error() {
             socket.failures = socket.failures.saturating_add(1);
-            if error == libc::ENOBUFS {
+            if matches!(error, libc::ENOBUFS | libc::ECANCELED) {
                 socket.failures = 0;
             }
         } else {
@@ -230,8 +250,12 @@ impl Engine {
             socket.taken = (self.turn, before.saturating_add(1));
         }
         let failures = socket.failures;
+        let greedy = socket.taken == (self.turn, self.greedy) && socket.lane == Lane::Quiet && completion.more();
         if completion.error() == Some(libc::ENOBUFS) {
             self.note_shortage(number);
+        } else if greedy {
+            self.note_flood(number);
+            self.cancel_later.push((number, generation));
         }
         if !completion.more() {
             self.start_later(Receiver::Socket(number), failures);
@@ -261,7 +285,7 @@ impl Engine {
     /// A socket found its ring without a buffer: either it has emptied it itself and is flooded, or another has.
     fn note_shortage(&mut self, number: u16) {
         self.counters.starved += 1;
-        let others = self.sockets.len() > 1 + self.free_numbers.len() + self.retired_numbers.len();
+        let sharing = self.greedy < u16::MAX;
         let pool = &mut self.memories.outside;
         let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { return };
         // A full batch may have ended before this was read.
@@ -269,16 +293,14 @@ impl Engine {
         if socket.lane == Lane::Busy {
             socket.modest = if socket.taken.0 == self.turn { 0 } else { socket.modest + 1 };
             // Flooded ones take turns, so that each is left out that often.
-            if socket.modest > MODEST_TURNS.saturating_add(self.flooded) {
+            if usize::from(socket.modest) > usize::from(MODEST_TURNS) + self.flooded.len() {
                 socket.lane = Lane::Quiet;
-                self.flooded -= 1;
+                self.flooded.retain(|flooded| *flooded != number);
             }
             return;
         }
-        if self.config.fair && others && pool.has_lanes() && lately && socket.taken.1 >= pool.depth() / 2 {
-            (socket.lane, socket.modest) = (Lane::Busy, 0);
-            self.flooded += 1;
-            pool.set_busy_depth(self.share.trains());
+        if sharing && lately && socket.taken.1 >= pool.depth() / 2 {
+            self.note_flood(number);
             return;
         }
         self.starving += 1;
@@ -290,6 +312,46 @@ impl Engine {
             // A burst ends the receives of many sockets at once; that is one shortage.
             _ => {}
         }
+    }
+
+    /// A socket is flooded: its next receive takes from the ring of those.
+    fn note_flood(&mut self, number: u16) {
+        let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { return };
+        (socket.lane, socket.modest) = (Lane::Busy, 0);
+        self.flooded.push(number);
+        self.calm = 0;
+        self.memories.outside.set_busy_depth(self.share.trains());
+    }
+
+    /// A wait that found all that had come received: after some of them in a row the floods are over.
+    fn note_calm(&mut self) {
+        if self.flooded.is_empty() {
+            return;
+        }
+        self.calm += 1;
+        if self.calm < CALM_WAITS {
+            return;
+        }
+        while let Some(number) = self.flooded.pop() {
+            let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { continue };
+            socket.lane = Lane::Quiet;
+            if socket.armed {
+                self.cancel_later.push((number, socket.generation));
+            }
+        }
+        self.memories.outside.set_busy_depth(0);
+    }
+
+    /// Ends receives that are to take from the other ring; they start again when they have ended.
+    fn cancel_receives(&mut self) -> io::Result<()> {
+        while let Some((number, generation)) = self.cancel_later.pop() {
+            // It may have ended by itself.
+            if self.socket(number).is_some_and(|socket| socket.armed && socket.generation == generation) {
+                let receive = Op::Receive { socket: number, generation };
+                self.post_pointless(Op::Cancel, Pointless::CancelOp(receive))?;
+            }
+        }
+        Ok(())
     }
 
     fn handle_packet(&mut self, completion: &Completion, batch: &mut Vec<Train>) {
@@ -340,6 +402,7 @@ impl Engine {
             self.post_pointless(Op::Wake, poll)?;
             self.waker_armed = true;
         }
+        self.cancel_receives()?;
         if self.idle.is_empty() {
             return Ok(());
         }
@@ -389,7 +452,7 @@ impl Engine {
 
     /// Whether a flooded socket is to be started: there is more to receive.
     pub(crate) fn is_flooded(&self) -> bool {
-        self.flooded > 0 && self.idle.iter().any(|receiver| self.lane_of(*receiver) == Lane::Busy)
+        !self.flooded.is_empty() && self.idle.iter().any(|receiver| self.lane_of(*receiver) == Lane::Busy)
     }
 
     /// Starts flooded sockets before the buffers of the turn at hand are back: they have others.
@@ -397,13 +460,14 @@ impl Engine {
         if !self.is_flooded() {
             return Ok(());
         }
+        self.calm = 0;
         self.memories.outside.publish_busy();
         self.start_receivers()
     }
 
     /// Flooded sockets are started after all others, the one that waits longest for a train first: the first one may take all.
     fn order_idle(&mut self) {
-        if self.flooded == 0 || self.idle.len() < 2 {
+        if self.flooded.is_empty() || self.idle.len() < 2 {
             return;
         }
         let sockets = &self.sockets;
