@@ -195,9 +195,9 @@ fn receive(socket: &UdpSocket, mut each: impl FnMut(Stamp, u64) -> Result<()>) -
                 Err(Errno::EINTR | Errno::ECONNREFUSED) => continue,
                 message => message.context("read a ping")?,
             };
-        let at = message.cmsgs()?.find_map(|part| match part {
-            ControlMessageOwned::ScmTimestampns(at) => u64::try_from(Duration::from(at).as_nanos()).ok(),
-            _ => None,
+        let at = message.cmsgs()?.find_map(|part| {
+            let ControlMessageOwned::ScmTimestampns(at) = part else { return None };
+            u64::try_from(Duration::from(at).as_nanos()).ok()
         });
         let bytes = message.bytes;
         for stamp in memory[..bytes].chunks_exact(PING_BYTES).filter_map(Stamp::read) {

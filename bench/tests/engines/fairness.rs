@@ -50,7 +50,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 const CELL: &str = "nic-1200-b40-f1-n1";
 const CELLS_LONG: [&str; 4] = [CELL, "nic-1200-b40-f32-n1", "wire-64-b1-f32-n1", "nic-1400-b4-f100-n1"];
 /// How often the two floods take turns.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const ROUNDS_LONG: usize = 3;
 
 /// A relay with a flooded and a quiet namespace on one core, and who sends.
@@ -148,20 +148,26 @@ impl Site {
         })
     }
 
-    /// The median, of some rounds, of how much longer the pings took while the other namespace was flooded.
+    /// How much longer the pings took while the other namespace was flooded: their median p99 of some rounds, to that of the same
+    /// rounds while nobody was.
     fn ratio(&mut self, rounds: usize) -> Result<f64> {
-        let mut ratios = Vec::new();
+        let (mut beside, mut alone) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let (aside, into) = (self.flood(false)?, self.flood(true)?);
             println!("  aside {aside}\n  into  {into}");
             // Else there was no flood, or no overload.
             ensure!(aside.ended > 0.9 * aside.sent, "nf_tables dropped {aside}");
             ensure!(into.busy > 0.9, "the relay is not overloaded: {into}");
-            ratios.push(into.pinged.p99().as_secs_f64() / aside.pinged.p99().as_secs_f64());
+            alone.push(aside.pinged.p99());
+            beside.push(into.pinged.p99());
         }
-        ratios.sort_by(f64::total_cmp);
-        println!("  ratios {ratios:.2?}");
-        Ok(ratios[rounds / 2])
+        let median = |mut times: Vec<Duration>| {
+            times.sort_unstable();
+            times[rounds / 2].as_secs_f64()
+        };
+        let ratio = median(beside) / median(alone);
+        println!("  {ratio:.2} times as long");
+        Ok(ratio)
     }
 }
 

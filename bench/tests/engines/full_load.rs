@@ -19,8 +19,8 @@ use crate::relay::{Kind, RANK, Relay, TOKEN};
 
 /// How trains leave.
 const CELLS: [&str; 2] = ["nic-1200-b40-f1-n1", "veth-1200-b40-f1-n1"];
-/// The flooded namespace, and those beside it: an engine with several sockets keeps its turns short.
-const PORTS: [&[u16]; 2] = [&[2_000], &[2_000, 2_001, 2_002]];
+/// The flooded namespace, and one beside it that is in use: where there are others, engines keep their turns short.
+const PORTS: [&[u16]; 2] = [&[2_000], &[2_000, 2_001]];
 
 /// Until pools and tables have grown to the load they meet.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -43,6 +43,11 @@ fn costs_next_to_nothing(kind: Kind, cell: &str, ports: &[u16]) -> Result<()> {
     let enrolled = Enrolled::new(&rig, SocketAddrV4::new(Rig::RELAY, ports[0]), TOKEN, cell.flows, 1, 5)?;
     let flows = enrolled.flows();
     let mut generator = Generator::new(rig.left.a(), rig.left.b(), flows, cell.payload, cell.burst, LOAD_PROCESSOR)?;
+    // A word for each: whoever has had one is in use for a while.
+    let stranger = rig.sender.udp(SocketAddrV4::new(Rig::SENDER, 0).into())?;
+    for port in ports.iter().chain(&ports[..1]) {
+        stranger.send_to(&[0; 8], SocketAddrV4::new(Rig::RELAY, *port))?;
+    }
     generator.run(Pace::Full, WARM_UP)?;
 
     let mut events = Events::of_threads([relay.look()?.thread])?;

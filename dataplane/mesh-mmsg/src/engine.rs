@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use mesh_udp::area::Area;
+use mesh_udp::company::Company;
 use mesh_udp::fair::Fair;
 use mesh_udp::gather::{Gather, Memory, Piece};
 use mesh_udp::held::Held;
@@ -50,13 +51,15 @@ pub struct Engine {
     /// What the kernel had dropped of sockets that are gone.
     drops_of_removed: u64,
     pub(crate) sockets: Vec<Option<Socket>>,
-    pub(crate) free_numbers: Vec<u16>,
+    free_numbers: Vec<u16>,
     /// Numbers of sockets removed since the last flush.
-    pub(crate) retired_numbers: Vec<u16>,
+    retired_numbers: Vec<u16>,
     pub(crate) inside: Option<OwnedFd>,
     pub(crate) gather: Gather,
     pub(crate) sources: Sources,
     pub(crate) fair: Fair,
+    /// Whether there are others than who is flooded.
+    pub(crate) company: Company,
     /// How many trains the flooded sockets have in a turn, all together.
     pub(crate) share: Share,
     /// Sockets that had more than their share in this turn, and in the one before.
@@ -106,6 +109,7 @@ impl Engine {
             gather: Gather::new(),
             sources: Sources::new(),
             fair: Fair::default(),
+            company: Company::default(),
             share: Share::new(),
             flooded: [0; 2],
             trains: WorkingSet::new(),

@@ -68,6 +68,7 @@ impl Engine {
             if batch.len() > before || self.woken || self.slots.free() == 0 {
                 if batch.len() > before {
                     self.counters.batches.note(batch.len() - before);
+                    self.company.end_turn(Instant::now);
                     if self.config.fair {
                         self.fair.sort(batch, before);
                     }
@@ -146,7 +147,7 @@ impl Engine {
             while self.receive(number, fits.min(limit - batch.len()), batch) == fits && batch.len() < limit {}
             return;
         }
-        let others = self.sockets.len() > 1 + self.free_numbers.len() + self.retired_numbers.len();
+        let others = self.company.is_there();
         let share = usize::from(self.share.trains()) / self.flooded[1].max(1);
         let room = if others { fits.min(share.max(1)) } else { fits };
         let received = self.receive(number, room.min(limit - batch.len()), batch);
@@ -195,6 +196,9 @@ impl Engine {
                 }
             };
             self.inbound.refill(index, slot, &self.slots);
+        }
+        if received > 0 {
+            self.company.note(number);
         }
         received
     }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mesh_udp::area::Area;
+use mesh_udp::company::Company;
 use mesh_udp::control::{CONTROL_BYTES, NAME_BYTES};
 use mesh_udp::fair::Fair;
 use mesh_udp::gather::Gather;
@@ -72,6 +73,8 @@ pub struct Engine {
     /// How long waits let trains gather.
     pub(crate) pace: Pace,
     pub(crate) fair: Fair,
+    /// Whether there are others than who is flooded.
+    pub(crate) company: Company,
     /// How many trains the flooded sockets have in a turn, all together.
     pub(crate) share: Share,
     /// Flooded sockets: those in the busy lane.
@@ -167,6 +170,7 @@ impl Engine {
             slab_used: 0,
             pace: Pace::new(),
             fair: Fair::default(),
+            company: Company::default(),
             share: Share::new(),
             flooded: Vec::with_capacity(64),
             greedy: u16::MAX,

@@ -52,6 +52,7 @@ impl Engine {
         let result = self.wait_for_trains(timeout, batch);
         let trains = batch.len() - before;
         if trains > 0 {
+            self.company.end_turn(Instant::now);
             if self.config.fair {
                 self.fair.sort(batch, before);
             }
@@ -73,8 +74,7 @@ impl Engine {
         self.starving = 0;
         self.woken = false;
         self.turn += 1;
-        let others = self.sockets.len() > 1 + self.free_numbers.len() + self.retired_numbers.len();
-        let sharing = self.config.fair && others && self.memories.outside.has_lanes();
+        let sharing = self.config.fair && self.company.is_there() && self.memories.outside.has_lanes();
         self.greedy = if sharing { GREEDY_MIN.max(2 * self.share.trains()) } else { u16::MAX };
         let flushed = self.flush_with_wait(|engine| match timeout {
             Some(timeout) if timeout.is_zero() => Collect::Due,
@@ -248,6 +248,7 @@ impl Engine {
             socket.failures = 0;
             let before = if socket.taken.0 == self.turn { socket.taken.1 } else { 0 };
             socket.taken = (self.turn, before.saturating_add(1));
+            self.company.note(number);
         }
         let failures = socket.failures;
         let greedy = socket.taken == (self.turn, self.greedy) && socket.lane == Lane::Quiet && completion.more();
