@@ -51,7 +51,7 @@ const CELL: &str = "nic-1200-b40-f1-n1";
 const CELLS_LONG: [&str; 4] = [CELL, "nic-1200-b40-f32-n1", "wire-64-b1-f32-n1", "nic-1400-b4-f100-n1"];
 /// How often the two floods take turns.
 const ROUNDS: usize = 5;
-const ROUNDS_LONG: usize = 3;
+const ROUNDS_LONG: usize = 7;
 
 /// A relay with a flooded and a quiet namespace on one core, and who sends.
 struct Site {

@@ -495,6 +495,37 @@ fn one_turn_under_load_costs_at_most_two_calls() {
     assert!(engine.counters().enters - before <= 200, "{}", engine.counters().enters - before);
 }
 
+/// More trains than there are buffers wait in one socket at any time: it took each one that was given back, and another socket had none
+/// for as long as that went on.
+#[test]
+fn a_flooded_socket_leaves_others_their_buffers() {
+    let mut engine = engine();
+    let (_, flooded) = add(&mut engine);
+    let (quiet_number, quiet) = add(&mut engine);
+    let (flooder, neighbour) = (peer(), peer());
+    let train = [7; 40 * 1200];
+    let mut batch = Vec::new();
+    let mut waited_most = 0;
+    for _ in 0..100 {
+        neighbour.send_to(b"me too", quiet).unwrap();
+        let mut waited = 0;
+        let mut answered = false;
+        while !answered {
+            (0..16).for_each(|_| send_train(&flooder, &train, 1200, flooded));
+            engine.wait(Some(Duration::from_millis(20)), &mut batch).unwrap();
+            for train in batch.drain(..) {
+                answered |= matches!(train.origin(), Origin::Outside(from) if from.socket == quiet_number);
+                engine.release(train);
+            }
+            waited += 1;
+            assert!(waited < 100, "not within 100 turns: {:?}", engine.counters());
+        }
+        waited_most = waited_most.max(waited);
+    }
+    // The flood ends the neighbour's first receive; after that each has its own ring.
+    assert!(waited_most <= 4, "a neighbour waited for {waited_most} turns: {:?}", engine.counters());
+}
+
 #[test]
 fn many_destinations_in_one_batch_all_get_theirs() {
     let mut engine = engine();
