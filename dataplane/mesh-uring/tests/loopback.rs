@@ -495,24 +495,27 @@ fn one_turn_under_load_costs_at_most_two_calls() {
     assert!(engine.counters().enters - before <= 200, "{}", engine.counters().enters - before);
 }
 
-/// More trains than there are buffers wait in one socket at any time: it took each one that was given back, and another socket had none
-/// for as long as that went on.
+/// More trains than a turn takes wait in one socket at any time: it emptied the ring of buffers, which was deepened for it again and
+/// again, and each turn was as long as the ring was deep.
 #[test]
-fn a_flooded_socket_leaves_others_their_buffers() {
+fn a_flooded_socket_leaves_others_buffers_and_short_turns() {
     let mut engine = engine();
     let (_, flooded) = add(&mut engine);
     let (quiet_number, quiet) = add(&mut engine);
     let (flooder, neighbour) = (peer(), peer());
     let train = [7; 40 * 1200];
     let mut batch = Vec::new();
-    let mut waited_most = 0;
-    for _ in 0..100 {
+    let (mut waited_most, mut turn_longest) = (0, 0);
+    for round in 0..100 {
         neighbour.send_to(b"me too", quiet).unwrap();
         let mut waited = 0;
         let mut answered = false;
         while !answered {
-            (0..16).for_each(|_| send_train(&flooder, &train, 1200, flooded));
+            (0..40).for_each(|_| send_train(&flooder, &train, 1200, flooded));
             engine.wait(Some(Duration::from_millis(20)), &mut batch).unwrap();
+            if round >= 50 {
+                turn_longest = turn_longest.max(batch.len());
+            }
             for train in batch.drain(..) {
                 answered |= matches!(train.origin(), Origin::Outside(from) if from.socket == quiet_number);
                 engine.release(train);
@@ -524,6 +527,7 @@ fn a_flooded_socket_leaves_others_their_buffers() {
     }
     // The flood ends the neighbour's first receive; after that each has its own ring.
     assert!(waited_most <= 4, "a neighbour waited for {waited_most} turns: {:?}", engine.counters());
+    assert!(turn_longest <= 16, "a turn had {turn_longest} trains: {:?}", engine.counters());
 }
 
 #[test]
