@@ -11,6 +11,7 @@ pub mod frame;
 mod frames;
 pub mod generator;
 mod netfilter;
+pub mod pings;
 pub mod schedule;
 mod sys;
 pub mod tap;
@@ -23,8 +24,9 @@ pub use counter::{Count, Counter};
 pub use flow::{Flow, Head};
 pub use frames::BURST_MAX;
 pub use generator::{Generator, Pace, Sent};
+pub use pings::{Pinged, Pings};
 pub use schedule::Schedule;
-pub use sys::set_priority;
+pub use sys::{run_first, set_priority};
 pub use tap::{Seen, Tap};
 
 use crate::relay::rig::first_port;

@@ -38,9 +38,17 @@ impl Events {
     /// The kernel refuses tracepoints (it takes root of the machine, or `kernel.perf_event_paranoid` at -1 and a readable tracefs), or
     /// a program has ended.
     pub fn of(programs: impl IntoIterator<Item = u32>) -> Result<Self> {
+        Self::of_threads(programs.into_iter().flat_map(family).flat_map(threads))
+    }
+
+    /// Starts to count for some threads, by their numbers.
+    ///
+    /// # Errors
+    /// As [`Events::of`].
+    pub fn of_threads(threads: impl IntoIterator<Item = u32>) -> Result<Self> {
         let (entered, completed) = (tracepoint("raw_syscalls/sys_enter")?, tracepoint("io_uring/io_uring_complete")?);
         let mut events = Self { system_calls: Vec::new(), completions: Vec::new() };
-        for thread in programs.into_iter().flat_map(family).flat_map(threads) {
+        for thread in threads {
             events.system_calls.push(counter(entered, thread)?);
             events.completions.push(counter(completed, thread)?);
         }

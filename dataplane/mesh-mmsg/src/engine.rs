@@ -8,9 +8,11 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use mesh_udp::area::Area;
+use mesh_udp::company::Company;
 use mesh_udp::fair::Fair;
 use mesh_udp::gather::{Gather, Memory, Piece};
 use mesh_udp::held::Held;
+use mesh_udp::share::Share;
 use mesh_udp::socket::{Socket, SocketBuffers, SocketOptions};
 use mesh_udp::sources::Sources;
 use mesh_udp::{BufferId, Counters, Endpoint, Owner, Scratch, SocketId, Train, Waker, WorkingSet};
@@ -56,6 +58,12 @@ pub struct Engine {
     pub(crate) gather: Gather,
     pub(crate) sources: Sources,
     pub(crate) fair: Fair,
+    /// Whether there are others than who is flooded.
+    pub(crate) company: Company,
+    /// How many trains the flooded sockets have in a turn, all together.
+    pub(crate) share: Share,
+    /// Sockets that had more than their share in this turn, and in the one before.
+    pub(crate) flooded: [usize; 2],
     pub(crate) trains: WorkingSet,
     /// Packets for the interface.
     pub(crate) writes: Vec<Piece>,
@@ -101,6 +109,9 @@ impl Engine {
             gather: Gather::new().going_without(config.without),
             sources: Sources::new(),
             fair: Fair::default(),
+            company: Company::default(),
+            share: Share::new(),
+            flooded: [0; 2],
             trains: WorkingSet::new(),
             writes: Vec::with_capacity(config.batch_max),
             staged: (0..MESSAGES).map(|_| Staged::new()).collect(),

@@ -11,6 +11,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::engine::{Engine, TOKEN_INSIDE, TOKEN_WAKER};
 use crate::slots::SLOT_BYTES;
+use crate::sys::MESSAGES;
 
 /// Events that one look at epoll tells at most.
 pub(crate) const EVENTS: usize = 256;
@@ -37,6 +38,10 @@ impl Engine {
     /// The virtual interface is gone. It is reported once, and the sockets go on. Else what epoll says, which it never should.
     pub fn wait(&mut self, timeout: Option<Duration>, batch: &mut Vec<Train>) -> io::Result<()> {
         self.flush();
+        if self.flooded[0] > 0 {
+            self.share.end(Instant::now());
+        }
+        self.flooded = [0, self.flooded[0]];
         let before = batch.len();
         let limit = before.saturating_add(self.config.batch_max);
         let mut start = None;
@@ -63,8 +68,12 @@ impl Engine {
             if batch.len() > before || self.woken || self.slots.free() == 0 {
                 if batch.len() > before {
                     self.counters.batches.note(batch.len() - before);
-                    if !self.config.without.technique(Technique::Fair) {
+                    self.company.end_turn(Instant::now);
+                    if self.config.is_fair() {
                         self.fair.sort(batch, before);
+                    }
+                    if self.flooded[0] > 0 {
+                        self.share.begin(Instant::now(), batch.len() - before);
                     }
                     let flying = (batch.len() - before) as u64;
                     self.counters.buffers_in_flight_max = self.counters.buffers_in_flight_max.max(flying);
@@ -121,7 +130,7 @@ impl Engine {
                         self.send_held(number)?;
                     }
                     if readable {
-                        self.receive(number, limit - batch.len(), batch);
+                        self.receive_some(number, limit, batch);
                     }
                 }
                 Ready::Inside => self.read_inside(limit - batch.len(), batch)?,
@@ -130,19 +139,33 @@ impl Engine {
         Ok(())
     }
 
-    /// One receive of a socket.
-    fn receive(&mut self, number: u16, room: usize, batch: &mut Vec<Train>) {
-        let Some(Some(socket)) = self.sockets.get(usize::from(number)) else { return };
+    /// Receives of a socket: what fits the cache, and where there are other sockets, no more than it may have in a turn. What is left
+    /// is told by the next look at epoll, with what others have.
+    fn receive_some(&mut self, number: u16, limit: usize, batch: &mut Vec<Train>) {
         let shallow = !self.config.without.technique(Technique::Shallow);
-        let fitting = if shallow { usize::from(self.trains.trains()) } else { room };
-        let room = room.min(self.slots.free()).min(fitting);
+        let fits = if shallow { usize::from(self.trains.trains()).min(MESSAGES) } else { MESSAGES };
+        if !self.config.is_fair() {
+            while self.receive(number, fits.min(limit - batch.len()), batch) == fits && batch.len() < limit {}
+            return;
+        }
+        let others = self.company.is_there();
+        let share = usize::from(self.share.trains()) / self.flooded[1].max(1);
+        let room = if others { fits.min(share.max(1)) } else { fits };
+        let received = self.receive(number, room.min(limit - batch.len()), batch);
+        self.flooded[0] += usize::from(others && received == room);
+    }
+
+    /// One receive of a socket: how many trains it took.
+    fn receive(&mut self, number: u16, room: usize, batch: &mut Vec<Train>) -> usize {
+        let Some(Some(socket)) = self.sockets.get(usize::from(number)) else { return 0 };
+        let room = room.min(self.slots.free());
         if room == 0 {
             self.counters.starved += 1;
-            return;
+            return 0;
         }
         self.counters.enters += 1;
         // What another failure there may be (an ICMP error of an earlier send) is cleared by this.
-        let Ok(received) = self.inbound.receive(socket.socket.as_fd(), room) else { return };
+        let Ok(received) = self.inbound.receive(socket.socket.as_fd(), room) else { return 0 };
         for index in 0..received {
             let message = self.inbound.message(index);
             let (name, control) = self.inbound.told(index);
@@ -175,6 +198,10 @@ impl Engine {
             };
             self.inbound.refill(index, slot, &self.slots);
         }
+        if received > 0 {
+            self.company.note(number);
+        }
+        received
     }
 
     /// Reads packets of the interface. That it is gone is told once.

@@ -4,7 +4,8 @@
 //! - `control.rs`: names and control messages as the kernel writes them; `envelope.rs`: as it reads them;
 //! - `sources.rs`: when a send must tell which address to leave from;
 //! - `train.rs`: the token of what was received; `gather.rs`: from the ranges to be sent to as few sends as order allows;
-//! - `fair.rs`: quiet sockets first; `working_set.rs`: how many trains fit the cache;
+//! - `fair.rs`: quiet sockets first; `share.rs`: how many trains of a flooded one a turn takes; `company.rs`: whether there are others; `working_set.rs`: how many trains fit
+//!   the cache;
 //! - `refusal.rs`: what becomes of a send that the kernel refused; `held.rs`: those that met a full socket buffer;
 //! - `area.rs`: memory that the kernel reads and writes by address; `waker.rs`: ending a wait from another thread;
 //! - `counters.rs`: what an engine counts;
@@ -16,6 +17,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod area;
+pub mod company;
 pub mod control;
 mod counters;
 pub mod envelope;
@@ -23,6 +25,7 @@ pub mod fair;
 pub mod gather;
 pub mod held;
 pub mod refusal;
+pub mod share;
 pub mod socket;
 pub mod sources;
 mod sys;

@@ -6,7 +6,11 @@
 //! the first to be put in again. Short datagrams get a deep ring, to be received in large batches. Where several sockets find the
 //! ring empty in one turn it is deepened for good: then it is not one sender that fills it, and each of them would have to be
 //! started again.
+//!
+//! The pool has two such rings. What a flooded socket takes comes out of a ring of its own, which holds what it may have in one turn: so
+//! others always find a buffer, however much there is to take.
 
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -20,44 +24,66 @@ use mesh_udp::{BufferId, Technique, Without, WorkingSet};
 pub(crate) const BUFFER_BYTES: usize = 65_536 + 192;
 const _: () = assert!(BUFFER_BYTES >= 65_535 + crate::heading::HEADING_BYTES);
 
-/// Receive buffers of one kind and the ring that provides them to the kernel.
+/// Buffers that quiet sockets have at least, beside those of flooded ones.
+const BUFFERS_QUIET: u16 = 32;
+
+/// Which ring a receive takes its buffers from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// That of all receivers to begin with.
+    Quiet,
+    /// That of flooded sockets.
+    Busy,
+}
+
+/// Buffers provided to the kernel.
 #[derive(Debug)]
-pub(crate) struct Pool {
+struct Provided {
     /// `struct io_uring_buf_ring`: as many entries as the pool can have buffers; the tail lies in the first one.
     ring: Area,
+    tail: u16,
+    /// How many the kernel has not taken yet.
+    available: u16,
+}
+
+/// Receive buffers of one kind and the rings that provide them to the kernel.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// By lane.
+    rings: [Provided; 2],
     memory: Area,
     buffers_max: u16,
     /// Buffers in use so far; the memory of those behind is untouched.
     buffers: u16,
-    /// Whether a buffer is the kernel's.
-    provided: Box<[bool]>,
-    /// How many are.
-    available: u16,
+    /// Where a buffer is the kernel's.
+    provided: Box<[Option<Lane>]>,
     /// Those that are neither the kernel's nor a train's; the last one is the next to be provided.
     spare: Vec<u16>,
     /// How many are provided, whatever the length of the trains.
     floor: u16,
     trains: WorkingSet,
-    tail: u16,
+    /// How many are provided to flooded sockets; none where there is no such socket.
+    busy_depth: u16,
     without: Without,
 }
 
 impl Pool {
     /// A pool of `first` buffers that can grow to `max`. `max` is a power of two, at most 32,768.
-    pub(crate) fn new(first: u16, max: u16, without: Without) -> std::io::Result<Self> {
+    pub(crate) fn new(first: u16, max: u16, without: Without) -> io::Result<Self> {
         let buffers_max = max.clamp(1, 32_768).next_power_of_two();
         let entries = usize::from(buffers_max);
+        let ring = || Area::new(entries * size_of::<BufRingEntry>());
+        let provided = |ring| Provided { ring, tail: 0, available: 0 };
         let mut pool = Self {
-            ring: Area::new(entries * size_of::<BufRingEntry>())?,
+            rings: [provided(ring()?), provided(ring()?)],
             memory: Area::new(entries * BUFFER_BYTES)?,
             buffers_max,
             buffers: 0,
-            provided: vec![false; entries].into_boxed_slice(),
-            available: 0,
+            provided: vec![None; entries].into_boxed_slice(),
             spare: Vec::with_capacity(entries),
             floor: 0,
             trains: WorkingSet::new(),
-            tail: 0,
+            busy_depth: 0,
             without,
         };
         pool.add(first.clamp(1, buffers_max));
@@ -65,14 +91,14 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Address and entries of the ring, to register it.
-    pub(crate) fn ring(&self) -> (*mut u8, u16) {
-        (self.ring.address(&(0..0)), self.buffers_max)
+    /// Address and entries of a ring, to register it.
+    pub(crate) fn ring(&self, lane: Lane) -> (*mut u8, u16) {
+        (self.rings[lane as usize].ring.address(&(0..0)), self.buffers_max)
     }
 
     /// Buffers that the kernel can fill.
-    pub(crate) fn available(&self) -> u16 {
-        self.available
+    pub(crate) fn available(&self, lane: Lane) -> u16 {
+        self.rings[lane as usize].available
     }
 
     /// Buffers there are, wherever they are.
@@ -85,12 +111,13 @@ impl Pool {
         self.trains.note(bytes);
     }
 
-    /// How many buffers are to be provided.
-    fn depth(&self) -> u16 {
+    /// How many buffers are to be provided to quiet sockets.
+    pub(crate) fn depth(&self) -> u16 {
+        let most = self.buffers - self.busy_depth * 2;
         if self.without.technique(Technique::Shallow) {
-            return self.buffers;
+            return most;
         }
-        self.trains.trains().max(self.floor).min(self.buffers)
+        self.trains.trains().max(self.floor).min(most)
     }
 
     /// Whether it is for the length of the trains that not all buffers are provided.
@@ -105,6 +132,21 @@ impl Pool {
             self.grow();
         }
         self.publish();
+    }
+
+    /// Provides so many buffers to flooded sockets from now on; 0 where there are none. What they have in a turn is with the caller
+    /// while they take the next.
+    pub(crate) fn set_busy_depth(&mut self, depth: u16) {
+        let enough = |buffers: u16| depth * 2 + BUFFERS_QUIET <= buffers;
+        while !enough(self.buffers) && self.buffers < self.buffers_max {
+            self.grow();
+        }
+        self.busy_depth = if enough(self.buffers) { depth } else { (self.buffers / 4).max(1) };
+    }
+
+    /// Whether there can be enough buffers for flooded sockets to have some of their own.
+    pub(crate) fn has_lanes(&self) -> bool {
+        self.buffers_max >= 2 * BUFFERS_QUIET
     }
 
     /// Doubles the number of buffers up to the bound. Says whether there are more than before.
@@ -124,7 +166,7 @@ impl Pool {
     /// Gives a buffer to the kernel, at the next [`Pool::publish`].
     pub(crate) fn give(&mut self, buffer: BufferId) {
         let index = buffer.index();
-        assert!(!self.provided[usize::from(index)], "a buffer given to the kernel twice");
+        assert!(self.provided[usize::from(index)].is_none(), "a buffer given to the kernel twice");
         self.spare.push(index);
     }
 
@@ -136,11 +178,12 @@ impl Pool {
         self.spare.pop()
     }
 
-    fn put(&mut self, index: u16) {
+    fn put(&mut self, index: u16, lane: Lane) {
         let start = usize::from(index) * BUFFER_BYTES;
         let address = self.memory.address(&(start..start + BUFFER_BYTES));
-        let place = usize::from(self.tail & (self.buffers_max - 1)) * size_of::<BufRingEntry>();
-        let entry: *mut BufRingEntry = self.ring.address(&(place..place + size_of::<BufRingEntry>())).cast();
+        let provided = &mut self.rings[lane as usize];
+        let place = usize::from(provided.tail & (self.buffers_max - 1)) * size_of::<BufRingEntry>();
+        let entry: *mut BufRingEntry = provided.ring.address(&(place..place + size_of::<BufRingEntry>())).cast();
         // SAFETY: `entry` is an entry of the ring, within its area and aligned (16 bytes in a page-aligned mapping), and any bytes
         // are a valid one. It is ours to write: the kernel reads entries before the published tail only, and of those at most
         // `buffers` are unread, so that place is behind them. The setters leave alone the bytes of the tail in the first entry.
@@ -148,31 +191,44 @@ impl Pool {
         entry.set_addr(address.addr() as u64);
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(index);
-        self.tail = self.tail.wrapping_add(1);
-        self.available += 1;
-        self.provided[usize::from(index)] = true;
+        provided.tail = provided.tail.wrapping_add(1);
+        provided.available += 1;
+        self.provided[usize::from(index)] = Some(lane);
     }
 
-    /// Provides buffers up to the depth, and shows the kernel what was put into the ring.
+    /// Provides buffers up to the depths, and shows the kernel what was put into the rings.
     pub(crate) fn publish(&mut self) {
-        while self.available < self.depth()
+        self.publish_busy();
+        self.fill(Lane::Quiet, self.depth());
+    }
+
+    /// The same for flooded sockets alone.
+    pub(crate) fn publish_busy(&mut self) {
+        if self.available(Lane::Busy) < self.busy_depth {
+            self.fill(Lane::Busy, self.busy_depth);
+        }
+    }
+
+    fn fill(&mut self, lane: Lane, depth: u16) {
+        while self.available(lane) < depth
             && let Some(index) = self.take_spare()
         {
-            self.put(index);
+            self.put(index, lane);
         }
-        let ring: *const BufRingEntry = self.ring.address(&(0..size_of::<BufRingEntry>())).cast();
+        let provided = &self.rings[lane as usize];
+        let ring: *const BufRingEntry = provided.ring.address(&(0..size_of::<BufRingEntry>())).cast();
         // SAFETY: `ring` is the first entry of the ring; the function only computes the address of a field within.
         let tail = unsafe { BufRingEntry::tail(ring) };
         // SAFETY: the field is two bytes of our mapping, aligned, and accessed by the kernel and by this line only, atomically.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
+        tail.store(provided.tail, Ordering::Release);
     }
 
     /// Mints the token of the buffer that a completion names.
     pub(crate) fn take(&mut self, index: u16) -> BufferId {
         let provided = self.provided.get_mut(usize::from(index)).expect("the kernel names a buffer of the pool");
-        assert!(std::mem::replace(provided, false), "the kernel names a buffer that it was given");
-        self.available -= 1;
+        let lane = provided.take().expect("the kernel names a buffer that it was given");
+        self.rings[lane as usize].available -= 1;
         BufferId::mint(index)
     }
 
@@ -188,13 +244,15 @@ impl Pool {
 
     /// Bytes of a buffer that was queued: one that a train holds, or was released and not yet given to the kernel.
     pub(crate) fn queued_bytes(&self, index: u16, range: Range<usize>) -> &[u8] {
-        assert!(!self.provided[usize::from(index)], "a queued buffer is not the kernel's");
+        assert!(self.provided[usize::from(index)].is_none(), "a queued buffer is not the kernel's");
         self.memory.bytes(Self::place(index, range))
     }
 
     /// Leaves the mappings in place for good.
     pub(crate) fn leak(&mut self) {
-        self.ring.leak();
+        for provided in &mut self.rings {
+            provided.ring.leak();
+        }
         self.memory.leak();
     }
 
@@ -217,37 +275,36 @@ mod tests {
     use io_uring::types::BufRingEntry;
     use mesh_udp::{Without, WorkingSet};
 
-    use super::{BUFFER_BYTES, Pool};
+    use super::{BUFFER_BYTES, Lane, Pool};
 
     impl Pool {
         /// The buffer that an entry of the ring names.
         fn entry(&self, place: u16) -> u16 {
             let at = usize::from(place & (self.buffers_max - 1)) * size_of::<BufRingEntry>();
             // struct io_uring_buf: address, length, buffer.
-            let bytes = self.ring.bytes(at + 12..at + 14);
+            let bytes = self.rings[0].ring.bytes(at + 12..at + 14);
             u16::from_ne_bytes([bytes[0], bytes[1]])
         }
 
         fn provided_in_order(&self) -> VecDeque<u16> {
-            (0..self.available)
-                .map(|place| self.entry(self.tail.wrapping_sub(self.available).wrapping_add(place)))
-                .collect()
+            let (tail, available) = (self.rings[0].tail, self.rings[0].available);
+            (0..available).map(|place| self.entry(tail.wrapping_sub(available).wrapping_add(place))).collect()
         }
     }
 
     #[test]
     fn a_pool_doubles_to_its_bound_and_hands_each_buffer_out_once() {
         let mut pool = Pool::new(2, 8, Without::default()).unwrap();
-        assert_eq!((pool.available(), pool.buffers()), (2, 2));
+        assert_eq!((pool.available(Lane::Quiet), pool.buffers()), (2, 2));
         assert!(pool.grow() && pool.grow());
         assert!(!pool.grow());
-        assert_eq!((pool.available(), pool.buffers()), (8, 8));
+        assert_eq!((pool.available(Lane::Quiet), pool.buffers()), (8, 8));
         let mut buffer = pool.take(7);
         pool.bytes_mut(&mut buffer, BUFFER_BYTES - 1..BUFFER_BYTES)[0] = 1;
         assert_eq!(pool.bytes(&buffer, BUFFER_BYTES - 2..BUFFER_BYTES), [0, 1]);
         pool.give(buffer);
         pool.publish();
-        assert_eq!(pool.available(), 8);
+        assert_eq!(pool.available(Lane::Quiet), 8);
     }
 
     /// A pool on a machine with a cache of 512 KiB.
@@ -269,9 +326,9 @@ mod tests {
                 let token = pool.take(index);
                 pool.give(token);
             }
-            let tail = pool.tail;
+            let tail = pool.rings[0].tail;
             pool.publish();
-            ring.extend((0..pool.tail.wrapping_sub(tail)).map(|place| pool.entry(tail.wrapping_add(place))));
+            ring.extend((0..pool.rings[0].tail.wrapping_sub(tail)).map(|place| pool.entry(tail.wrapping_add(place))));
             if turn >= 150 {
                 used.extend(taken);
             }
@@ -299,7 +356,7 @@ mod tests {
         for _ in 0..10 {
             pool.deepen();
         }
-        assert_eq!((pool.buffers(), pool.available()), (1024, 1024));
+        assert_eq!((pool.buffers(), pool.available(Lane::Quiet)), (1024, 1024));
     }
 
     #[test]

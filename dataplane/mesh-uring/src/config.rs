@@ -1,6 +1,6 @@
 //! What a caller may tune.
 
-use mesh_udp::Without;
+use mesh_udp::{Technique, Without};
 
 /// Sizes of an engine. The defaults suit a relay of a thousand ports on two cores as well as a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub offload: bool,
     /// What is left out, see [`Without`]: nothing, unless the feature `ablation` is on.
     pub without: Without,
+    /// Keeps sockets from waiting behind one that is flooded. Only a test that shows what this is worth goes without.
+    pub fair: bool,
 }
 
 impl Default for Config {
@@ -35,6 +37,14 @@ impl Default for Config {
             socket_send_bytes: 4 << 20,
             offload: true,
             without: Without::default(),
+            fair: true,
         }
+    }
+}
+
+impl Config {
+    /// Whether sockets are kept from waiting behind one that is flooded.
+    pub(crate) fn is_fair(&self) -> bool {
+        self.fair && !self.without.technique(Technique::Fair)
     }
 }

@@ -8,22 +8,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mesh_udp::area::Area;
+use mesh_udp::company::Company;
 use mesh_udp::control::{CONTROL_BYTES, NAME_BYTES};
 use mesh_udp::fair::Fair;
 use mesh_udp::gather::Gather;
 use mesh_udp::held::Held;
+use mesh_udp::share::Share;
 use mesh_udp::socket::{self, SocketBuffers, SocketOptions};
 use mesh_udp::sources::Sources;
 use mesh_udp::{BufferId, Counters, Origin, Owner, Scratch, SocketId, Train, Waker};
 
-use crate::buffers::Pool;
+use crate::buffers::{Lane, Pool};
 use crate::config::Config;
 use crate::error::SetupError;
 use crate::memory::{Memories, SLAB_BYTES};
 use crate::op::Op;
 use crate::pace::Pace;
 use crate::receive::Receiver;
-use crate::ring::{Completion, Features, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
+use crate::ring::{Completion, Features, GROUP_BUSY, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
 use crate::send::Sends;
 use crate::sys::Collect;
 use crate::tun::Inside;
@@ -71,12 +73,26 @@ pub struct Engine {
     /// How long waits let trains gather.
     pub(crate) pace: Pace,
     pub(crate) fair: Fair,
+    /// Whether there are others than who is flooded.
+    pub(crate) company: Company,
+    /// How many trains the flooded sockets have in a turn, all together.
+    pub(crate) share: Share,
+    /// Flooded sockets: those in the busy lane.
+    pub(crate) flooded: Vec<u16>,
+    /// A socket with more trains in a turn than this is flooded.
+    pub(crate) greedy: u16,
+    /// Waits in a row that found nothing left of a flood.
+    pub(crate) calm: u16,
+    /// Counts the waits.
+    pub(crate) turn: u64,
     /// Completions read while something else was waited for.
     pub(crate) stash: VecDeque<Completion>,
     /// Receivers to be started.
     pub(crate) idle: Vec<Receiver>,
     /// Spare memory of `idle`, empty between calls.
     pub(crate) starved_receivers: Vec<Receiver>,
+    /// Receives to be ended, so that they start again in another lane.
+    pub(crate) cancel_later: Vec<(u16, u32)>,
     /// Receivers that failed too often, and until when they are left alone.
     pub(crate) quiet: Vec<Receiver>,
     pub(crate) quiet_until: Option<Instant>,
@@ -99,6 +115,12 @@ pub(crate) struct Socket {
     pub(crate) failures: u8,
     /// Whether its receive is in flight.
     pub(crate) armed: bool,
+    /// Where its receive takes its buffers from.
+    pub(crate) lane: Lane,
+    /// The last turn in which it had trains, and how many.
+    pub(crate) taken: (u64, u16),
+    /// Times in a row that it found the ring of the busy lane emptied by others.
+    pub(crate) modest: u16,
 }
 
 impl Engine {
@@ -148,9 +170,16 @@ impl Engine {
             slab_used: 0,
             pace: Pace::new(),
             fair: Fair::default(),
+            company: Company::default(),
+            share: Share::new(),
+            flooded: Vec::with_capacity(64),
+            greedy: u16::MAX,
+            calm: 0,
+            turn: 0,
             stash: VecDeque::with_capacity(256),
             idle: Vec::new(),
             starved_receivers: Vec::new(),
+            cancel_later: Vec::with_capacity(64),
             quiet: Vec::new(),
             quiet_until: None,
             waker,
@@ -194,7 +223,15 @@ impl Engine {
         };
         let udp = socket::Socket::prepare(socket, &options)?;
         self.ring.set_file(u32::from(number), Some(udp.socket.as_fd()))?;
-        let socket = Socket { udp, generation: self.generation, failures: 0, armed: false };
+        let socket = Socket {
+            udp,
+            generation: self.generation,
+            failures: 0,
+            armed: false,
+            lane: Lane::Quiet,
+            taken: (0, 0),
+            modest: 0,
+        };
         if fresh {
             self.sockets.push(Some(socket));
         } else {
@@ -241,7 +278,10 @@ impl Engine {
         }
         self.ring.set_file(u32::from(number), None)?;
         let removed = self.sockets[usize::from(number)].take();
-        self.drops_of_removed += removed.map_or(0, |socket| u64::from(socket.udp.receive_drops()));
+        if let Some(socket) = removed {
+            self.drops_of_removed += u64::from(socket.udp.receive_drops());
+            self.flooded.retain(|flooded| *flooded != number);
+        }
         self.retired_numbers.push(number);
         Ok(())
     }
@@ -354,6 +394,7 @@ impl Engine {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "operations that do not end"));
         }
         self.ring.unregister_pool(GROUP_OUTSIDE)?;
+        self.ring.unregister_pool(GROUP_BUSY)?;
         if self.memories.inside.is_some() {
             self.ring.unregister_pool(GROUP_INSIDE)?;
         }

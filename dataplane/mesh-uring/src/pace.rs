@@ -53,8 +53,9 @@ impl Pace {
         self.trains = self.trains.saturating_add(trains as u32);
     }
 
-    /// How to wait, when the thread is about to. The kernel has `buffers` to receive into: for more trains it would wait in vain.
-    pub(crate) fn collect(&mut self, now: Instant, timeout: Option<Duration>, buffers: u32) -> Collect {
+    /// How to wait, when the thread is about to, and the kernel has so many receive buffers: it can let no more trains gather. `alone`:
+    /// no other socket waits for the end of a long turn.
+    pub(crate) fn collect(&mut self, now: Instant, timeout: Option<Duration>, buffers: u16, alone: bool) -> Collect {
         let trains = std::mem::take(&mut self.trains);
         let since = self.since.replace(now);
         let asked = std::mem::take(&mut self.asked);
@@ -67,8 +68,9 @@ impl Pace {
             u64::MAX => interval,
             old => old - old / 4 + interval / 4,
         };
-        let expected = (WINDOW.as_nanos() as u64 / self.interval.max(1)).min(u64::from(TRAINS_MAX)) as u32;
-        let expected = self.deepen(expected, asked, trains).min(buffers);
+        let most = TRAINS_MAX.min(u32::from(buffers));
+        let expected = (WINDOW.as_nanos() as u64 / self.interval.max(1)).min(u64::from(most)) as u32;
+        let expected = if alone { self.deepen(expected, asked, trains).min(buffers.into()) } else { expected };
         if expected < TRAINS_MIN || timeout.is_some_and(|timeout| timeout <= WINDOW) {
             return Collect::Wait(timeout);
         }
@@ -98,17 +100,17 @@ mod tests {
     use super::{BEHIND_MAX, PATIENCE, Pace, TRAINS_MAX};
     use crate::sys::Collect;
 
-    const BUFFERS: u32 = 1024;
+    const BUFFERS: u16 = 1024;
 
     /// How the last of 100 waits is, when so many trains came at each, so far apart.
     fn last(trains: usize, apart: Duration, timeout: Option<Duration>) -> Collect {
         let mut pace = Pace::new();
         let mut now = Instant::now();
-        let mut collect = pace.collect(now, timeout, BUFFERS);
+        let mut collect = pace.collect(now, timeout, BUFFERS, true);
         for _ in 0..100 {
             pace.note(trains);
             now += apart;
-            collect = pace.collect(now, timeout, BUFFERS);
+            collect = pace.collect(now, timeout, BUFFERS, true);
         }
         collect
     }
@@ -127,6 +129,22 @@ mod tests {
         assert!(matches!(last(100, Duration::from_micros(100), None), Collect::Gather(32.., 200, None)));
     }
 
+    /// With a ring for ten long trains a wait for 32 always took its whole time: the thread slept while its sockets overflowed.
+    #[test]
+    fn no_more_trains_are_waited_for_than_there_are_buffers() {
+        let mut pace = Pace::new();
+        let mut now = Instant::now();
+        let mut collect_with = |buffers| {
+            pace.note(32);
+            now += Duration::from_micros(100);
+            pace.collect(now, None, buffers, true)
+        };
+        collect_with(32);
+        assert!(matches!(collect_with(32), Collect::Gather(32, 200, None)));
+        assert!(matches!(collect_with(10), Collect::Gather(10, 200, None)));
+        assert!(matches!(collect_with(7), Collect::Wait(None)));
+    }
+
     #[test]
     fn the_first_train_after_a_pause_is_not_delayed_for_long() {
         let mut pace = Pace::new();
@@ -134,10 +152,10 @@ mod tests {
         for _ in 0..100 {
             pace.note(10);
             now += Duration::from_micros(50);
-            pace.collect(now, None, BUFFERS);
+            pace.collect(now, None, BUFFERS, true);
         }
         now += Duration::from_secs(1);
-        assert!(matches!(pace.collect(now, None, BUFFERS), Collect::Wait(None)), "the load is over");
+        assert!(matches!(pace.collect(now, None, BUFFERS, true), Collect::Wait(None)), "the load is over");
     }
 
     #[test]
@@ -146,13 +164,13 @@ mod tests {
         assert!(matches!(last(10, Duration::from_micros(50), near), Collect::Wait(_)));
     }
     /// What a thread asks for at last, 3 µs for each train, when as many come as `come` makes of what was asked for.
-    fn asked_at_last(turns: u32, buffers: u32, come: impl Fn(u32) -> u32) -> u32 {
+    fn asked_at_last(turns: u32, buffers: u16, come: impl Fn(u32) -> u32) -> u32 {
         let (mut pace, mut now, mut asked) = (Pace::new(), Instant::now(), 0);
         for _ in 0..turns {
             let trains = come(asked).max(1);
             pace.note(trains as usize);
             now += Duration::from_micros(3) * trains;
-            let Collect::Gather(next, 200, None) = pace.collect(now, None, buffers) else { continue };
+            let Collect::Gather(next, 200, None) = pace.collect(now, None, buffers, true) else { continue };
             asked = next;
         }
         asked

@@ -8,10 +8,10 @@ use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 use mesh_udp::gather::Piece;
 
-use crate::buffers::Pool;
+use crate::buffers::{Lane, Pool};
 use crate::engine::Engine;
 use crate::op::Op;
-use crate::ring::{GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
+use crate::ring::{GROUP_BUSY, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
 use crate::sys::Collect;
 use crate::tun;
 
@@ -20,14 +20,16 @@ impl Engine {
     pub(crate) fn register_outside(ring: &Ring, pool: &Pool) -> io::Result<()> {
         // SAFETY: the pool lives in the same engine as the ring, and `Engine::drop` unmaps it only after every operation has
         // ended and the group is unregistered, or leaks it.
-        unsafe { ring.register_pool(pool, GROUP_OUTSIDE) }
+        unsafe { ring.register_pool(pool, Lane::Quiet, GROUP_OUTSIDE) }?;
+        // SAFETY: as above.
+        unsafe { ring.register_pool(pool, Lane::Busy, GROUP_BUSY) }
     }
 
     /// Puts the interface into the file table and makes its pool known to the ring.
     pub(crate) fn register_inside(&self, device: &OwnedFd, pool: &Pool) -> io::Result<()> {
         self.ring.set_file(self.ring.file_of_inside().0, Some(device.as_fd()))?;
         // SAFETY: as in `register_outside`; if this fails, the pool was never the kernel's.
-        unsafe { self.ring.register_pool(pool, GROUP_INSIDE) }
+        unsafe { self.ring.register_pool(pool, Lane::Quiet, GROUP_INSIDE) }
     }
 
     /// Queues an entry; makes room for it by submitting when the queue is full.
@@ -57,9 +59,13 @@ impl Engine {
     }
 
     /// Starts the multishot receive of a socket.
-    pub(crate) fn post_receive(&mut self, socket: u16, generation: u32) -> io::Result<()> {
+    pub(crate) fn post_receive(&mut self, socket: u16, generation: u32, lane: Lane) -> io::Result<()> {
+        let group = match lane {
+            Lane::Quiet => GROUP_OUTSIDE,
+            Lane::Busy => GROUP_BUSY,
+        };
         let heading: *const libc::msghdr = &raw const *self.heading;
-        let entry = opcode::RecvMsgMulti::new(Fixed(u32::from(socket)), heading, GROUP_OUTSIDE)
+        let entry = opcode::RecvMsgMulti::new(Fixed(u32::from(socket)), heading, group)
             .build()
             .user_data(Op::Receive { socket, generation }.encode());
         // SAFETY: the heading is a box of this engine that is never replaced and outlives the ring; it names no memory itself.

@@ -3,8 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mesh_udp::{Endpoint, Origin, SocketId, Technique, Train};
+use mesh_udp::{Endpoint, Origin, SocketId, Train};
 
+use crate::buffers::Lane;
 use crate::engine::Engine;
 use crate::heading::{self, HEADING_BYTES};
 use crate::op::Op;
@@ -16,6 +17,18 @@ const FAILURES_MAX: u8 = 8;
 
 /// How long: a socket or an interface with a lasting fault must not keep the thread busy.
 const QUIET_TIME: Duration = Duration::from_millis(100);
+
+/// A flooded socket that finds nothing left so many times in a row, though it is started first, is flooded no more.
+const MODEST_TURNS: u16 = 16;
+
+/// Waits in a row without a flood, after which there is none.
+const CALM_WAITS: u16 = 16;
+
+/// A socket with fewer trains in a turn is not flooded, however long they are.
+const GREEDY_MIN: u16 = 8;
+
+/// Turns with fewer trains tell little of what one costs.
+const TRAINS_MEASURED: u16 = 8;
 
 /// How often the engine looks after held sends.
 const HELD_INTERVAL: Duration = Duration::from_millis(20);
@@ -39,8 +52,12 @@ impl Engine {
         let result = self.wait_for_trains(timeout, batch);
         let trains = batch.len() - before;
         if trains > 0 {
-            if !self.config.without.technique(Technique::Fair) {
+            self.company.end_turn(Instant::now);
+            if self.config.is_fair() {
                 self.fair.sort(batch, before);
+            }
+            if trains >= usize::from(TRAINS_MEASURED) || !self.flooded.is_empty() {
+                self.share.begin(Instant::now(), trains);
             }
             self.pace.note(trains);
             self.counters.batches.note(trains);
@@ -56,15 +73,22 @@ impl Engine {
         let mut entered = false;
         self.starving = 0;
         self.woken = false;
+        self.turn += 1;
+        let sharing = self.config.is_fair() && self.company.is_there() && self.memories.outside.has_lanes();
+        self.greedy = if sharing { GREEDY_MIN.max(2 * self.share.trains()) } else { u16::MAX };
         let flushed = self.flush_with_wait(|engine| match timeout {
             Some(timeout) if timeout.is_zero() => Collect::Due,
             timeout if engine.ring.features().gathering_waits => {
-                let buffers = u32::from(engine.memories.outside.available());
-                engine.pace.collect(Instant::now(), timeout, buffers)
+                // Those of the busy lane are few, and emptied at once.
+                let calm = engine.flooded.is_empty();
+                let buffers = if calm { engine.memories.outside.available(Lane::Quiet) } else { 0 };
+                engine.pace.collect(Instant::now(), timeout, buffers, !engine.company.is_there())
             }
             timeout => Collect::Wait(timeout),
         })?;
         if flushed {
+            self.share.forget();
+            self.note_calm();
             self.handle_completions(batch, limit);
             // Whether its time has passed is not known without a look at the clock: the caller asks again.
             if batch.len() > before || self.woken || timeout.is_some() {
@@ -72,6 +96,12 @@ impl Engine {
             }
         } else {
             self.flush()?;
+            if self.share.is_under_way() {
+                self.share.end(Instant::now());
+            }
+            if !self.flooded.is_empty() {
+                self.memories.outside.set_busy_depth(self.share.trains());
+            }
         }
         loop {
             let chores = self.do_chores()?;
@@ -211,23 +241,23 @@ impl Engine {
         };
         if let Some(error) = completion.error() {
             socket.failures = socket.failures.saturating_add(1);
-            if error == libc::ENOBUFS {
-                self.counters.starved += 1;
-                self.starving += 1;
-                match self.starving {
-                    // One sender may fill a ring that is shallow on purpose; all that has to be done is to start again.
-                    1 if self.memories.outside.is_shallow() => {}
-                    1 => drop(self.memories.outside.grow()),
-                    2 => self.memories.outside.deepen(),
-                    // A burst ends the receives of many sockets at once; that is one shortage.
-                    _ => {}
-                }
+            if matches!(error, libc::ENOBUFS | libc::ECANCELED) {
                 socket.failures = 0;
             }
         } else {
             socket.failures = 0;
+            let before = if socket.taken.0 == self.turn { socket.taken.1 } else { 0 };
+            socket.taken = (self.turn, before.saturating_add(1));
+            self.company.note(number);
         }
         let failures = socket.failures;
+        let greedy = socket.taken == (self.turn, self.greedy) && socket.lane == Lane::Quiet && completion.more();
+        if completion.error() == Some(libc::ENOBUFS) {
+            self.note_shortage(number);
+        } else if greedy {
+            self.note_flood(number);
+            self.cancel_later.push((number, generation));
+        }
         if !completion.more() {
             self.start_later(Receiver::Socket(number), failures);
         }
@@ -251,6 +281,78 @@ impl Engine {
         let place = HEADING_BYTES..HEADING_BYTES + received.length;
         let origin = Origin::Outside(from);
         batch.push(Train::new(&self.owner, buffer, place, received.segment_bytes, origin, received.tos));
+    }
+
+    /// A socket found its ring without a buffer: either it has emptied it itself and is flooded, or another has.
+    fn note_shortage(&mut self, number: u16) {
+        self.counters.starved += 1;
+        let sharing = self.greedy < u16::MAX;
+        let pool = &mut self.memories.outside;
+        let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { return };
+        // A full batch may have ended before this was read.
+        let lately = socket.taken.0 + 1 >= self.turn;
+        if socket.lane == Lane::Busy {
+            socket.modest = if socket.taken.0 == self.turn { 0 } else { socket.modest + 1 };
+            // Flooded ones take turns, so that each is left out that often.
+            if usize::from(socket.modest) > usize::from(MODEST_TURNS) + self.flooded.len() {
+                socket.lane = Lane::Quiet;
+                self.flooded.retain(|flooded| *flooded != number);
+            }
+            return;
+        }
+        if sharing && lately && socket.taken.1 >= pool.depth() / 2 {
+            self.note_flood(number);
+            return;
+        }
+        self.starving += 1;
+        match self.starving {
+            // One sender may fill a ring that is shallow on purpose; all that has to be done is to start again.
+            1 if pool.is_shallow() => {}
+            1 => drop(pool.grow()),
+            2 => pool.deepen(),
+            // A burst ends the receives of many sockets at once; that is one shortage.
+            _ => {}
+        }
+    }
+
+    /// A socket is flooded: its next receive takes from the ring of those.
+    fn note_flood(&mut self, number: u16) {
+        let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { return };
+        (socket.lane, socket.modest) = (Lane::Busy, 0);
+        self.flooded.push(number);
+        self.calm = 0;
+        self.memories.outside.set_busy_depth(self.share.trains());
+    }
+
+    /// A wait that found all that had come received: after some of them in a row the floods are over.
+    fn note_calm(&mut self) {
+        if self.flooded.is_empty() {
+            return;
+        }
+        self.calm += 1;
+        if self.calm < CALM_WAITS {
+            return;
+        }
+        while let Some(number) = self.flooded.pop() {
+            let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { continue };
+            socket.lane = Lane::Quiet;
+            if socket.armed {
+                self.cancel_later.push((number, socket.generation));
+            }
+        }
+        self.memories.outside.set_busy_depth(0);
+    }
+
+    /// Ends receives that are to take from the other ring; they start again when they have ended.
+    fn cancel_receives(&mut self) -> io::Result<()> {
+        while let Some((number, generation)) = self.cancel_later.pop() {
+            // It may have ended by itself.
+            if self.socket(number).is_some_and(|socket| socket.armed && socket.generation == generation) {
+                let receive = Op::Receive { socket: number, generation };
+                self.post_pointless(Op::Cancel, Pointless::CancelOp(receive))?;
+            }
+        }
+        Ok(())
     }
 
     fn handle_packet(&mut self, completion: &Completion, batch: &mut Vec<Train>) {
@@ -301,13 +403,16 @@ impl Engine {
             self.post_pointless(Op::Wake, poll)?;
             self.waker_armed = true;
         }
+        self.cancel_receives()?;
         if self.idle.is_empty() {
             return Ok(());
         }
-        if self.memories.outside.available() == 0 && self.memories.outside.is_shallow() {
+        let outside = &mut self.memories.outside;
+        if outside.available(Lane::Quiet) == 0 && outside.is_shallow() && self.released.is_empty() {
             // A caller that keeps what it was given over a wait has it all; others are spare.
-            self.memories.outside.deepen();
+            outside.deepen();
         }
+        self.order_idle();
         let mut idle = std::mem::take(&mut self.idle);
         let mut starved = std::mem::take(&mut self.starved_receivers);
         for receiver in idle.drain(..) {
@@ -317,20 +422,20 @@ impl Engine {
                     if socket.armed {
                         continue;
                     }
-                    if self.memories.outside.available() == 0 {
+                    if self.memories.outside.available(socket.lane) == 0 {
                         starved.push(receiver);
                         continue;
                     }
                     socket.armed = true;
-                    let generation = socket.generation;
-                    self.post_receive(number, generation)?;
+                    let (generation, lane) = (socket.generation, socket.lane);
+                    self.post_receive(number, generation, lane)?;
                 }
                 Receiver::Inside => {
                     let Some(inside) = &mut self.memories.inside else { continue };
                     if inside.armed {
                         continue;
                     }
-                    if inside.pool.available() == 0 {
+                    if inside.pool.available(Lane::Quiet) == 0 {
                         starved.push(receiver);
                         continue;
                     }
@@ -344,6 +449,43 @@ impl Engine {
         self.idle = starved;
         self.starved_receivers = idle;
         Ok(())
+    }
+
+    /// Whether a flooded socket is to be started: there is more to receive.
+    pub(crate) fn is_flooded(&self) -> bool {
+        !self.flooded.is_empty() && self.idle.iter().any(|receiver| self.lane_of(*receiver) == Lane::Busy)
+    }
+
+    /// Starts flooded sockets before the buffers of the turn at hand are back: they have others.
+    pub(crate) fn start_flooded(&mut self) -> io::Result<()> {
+        if !self.is_flooded() {
+            return Ok(());
+        }
+        self.calm = 0;
+        self.memories.outside.publish_busy();
+        self.start_receivers()
+    }
+
+    /// Flooded sockets are started after all others, the one that waits longest for a train first: the first one may take all.
+    fn order_idle(&mut self) {
+        if self.flooded.is_empty() || self.idle.len() < 2 {
+            return;
+        }
+        let sockets = &self.sockets;
+        self.idle.sort_by_key(|receiver| match receiver {
+            Receiver::Inside => 0,
+            Receiver::Socket(number) => match sockets.get(usize::from(*number)) {
+                Some(Some(socket)) if socket.lane == Lane::Busy => 1 + socket.taken.0,
+                _ => 0,
+            },
+        });
+    }
+
+    fn lane_of(&self, receiver: Receiver) -> Lane {
+        match receiver {
+            Receiver::Inside => Lane::Quiet,
+            Receiver::Socket(number) => self.socket(number).map_or(Lane::Quiet, |socket| socket.lane),
+        }
     }
 
     /// Looks after held sends and receivers that were left alone. Returns when to look again, if there is need to.

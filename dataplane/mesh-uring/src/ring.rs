@@ -9,7 +9,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use mesh_udp::Technique;
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::buffers::Pool;
+use crate::buffers::{Lane, Pool};
 use crate::config::Config;
 use crate::error::SetupError;
 use crate::op::Op;
@@ -26,6 +26,8 @@ const EXTRA_FILES: u32 = 2;
 
 /// The provided-buffer group of the sockets.
 pub(crate) const GROUP_OUTSIDE: u16 = 0;
+/// That of the flooded ones among them.
+pub(crate) const GROUP_BUSY: u16 = 2;
 /// The provided-buffer group of the virtual interface.
 pub(crate) const GROUP_INSIDE: u16 = 1;
 
@@ -118,12 +120,12 @@ impl Ring {
         self.enters
     }
 
-    /// Makes the pool provide the buffers of a group.
+    /// Makes a ring of the pool provide the buffers of a group.
     ///
     /// # Safety
     /// The pool's memory must stay mapped until the group is unregistered and no operation that selects from it is in flight.
-    pub(crate) unsafe fn register_pool(&self, pool: &Pool, group: u16) -> io::Result<()> {
-        let (ring, entries) = pool.ring();
+    pub(crate) unsafe fn register_pool(&self, pool: &Pool, lane: Lane, group: u16) -> io::Result<()> {
+        let (ring, entries) = pool.ring(lane);
         // SAFETY: the ring is page-aligned, holds `entries` entries, and stays mapped as the caller promised.
         unsafe { self.uring.submitter().register_buf_ring_with_flags(ring.addr() as u64, entries, group, 0) }
     }

@@ -12,6 +12,7 @@ use mesh_udp::gather::{Memory, Piece, RUNS_MAX, Run, SEGMENTS_MAX};
 use mesh_udp::refusal::{self, Refusal};
 use mesh_udp::{Endpoint, Origin, Technique, Train};
 
+use crate::buffers::Lane;
 use crate::engine::Engine;
 use crate::memory::SLAB_ROOM_BYTES;
 use crate::ring::{Completion, SUBMISSIONS};
@@ -142,13 +143,14 @@ impl Engine {
     /// Submits everything queued by the call that waits: one call instead of two. `false`, and nothing is done, when there is more to
     /// receive already, when the kernel would wait with too few buffers, or anything is out of the ordinary.
     pub(crate) fn flush_with_wait(&mut self, collect: impl FnOnce(&mut Self) -> Collect) -> io::Result<bool> {
-        let buffers_left = self.released.len() <= usize::from(self.memories.outside.available());
+        let buffers_left = self.released.len() <= usize::from(self.memories.outside.available(Lane::Quiet));
         let possible = buffers_left
             && !self.config.without.technique(Technique::FlushWithWait)
             && !self.gather.is_empty()
             && self.gather.runs().len() <= self.sends.slots.len()
             && self.sends.has_nothing()
             && self.held.is_empty()
+            && !self.is_flooded()
             && self.quiet_until.is_none()
             && self.deferred_error.is_none()
             && self.stash.is_empty()
@@ -238,6 +240,8 @@ impl Engine {
             return Ok(());
         }
         self.stage_queued()?;
+        // What is left of a flood has waited in its socket for what was sent before it.
+        self.start_flooded()?;
         // The last submission of a flush also collects what has arrived: under load the next wait need not enter the kernel.
         self.finish_queued(Collect::Due)
     }

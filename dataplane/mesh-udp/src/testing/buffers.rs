@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Limits, add, echo_until, endpoint, engine, origin, peer, receive, take, turns_until};
+use super::{Engine, Limits, add, echo_until, endpoint, engine, origin, peer, receive, send_train, take, turns_until};
 use crate::Train;
 
 /// Sends datagrams of growing lengths, so that nothing is gathered on receive: 1, 2 and so on.
@@ -150,4 +150,38 @@ pub fn what_the_kernel_drops_is_counted_and_not_forgotten_with_its_socket<E: Eng
     let before = engine.counters().datagrams_in;
     turns_until(&mut engine, |_, _| {}, |engine| engine.counters().datagrams_in > before);
     assert_eq!(engine.counters().drops_receive_full, drops);
+}
+
+/// More trains than a turn takes wait in one socket at any time: it must neither empty the buffers of its neighbour nor make each turn
+/// as long as there are buffers.
+pub fn a_flooded_socket_leaves_others_buffers_and_short_turns<E: Engine>() {
+    let mut engine = engine::<E>();
+    let (_, flooded) = add(&mut engine);
+    let (quiet_number, quiet) = add(&mut engine);
+    let (flooder, neighbour) = (peer(), peer());
+    let train = [7; 40 * 1200];
+    let mut batch = Vec::new();
+    let (mut waited_most, mut turn_longest) = (0, 0);
+    for round in 0..100 {
+        neighbour.send_to(b"me too", quiet).unwrap();
+        let mut waited = 0;
+        let mut answered = false;
+        while !answered {
+            (0..40).for_each(|_| send_train(&flooder, &train, 1200, flooded));
+            engine.wait(Some(Duration::from_millis(20)), &mut batch).unwrap();
+            if round >= 50 {
+                turn_longest = turn_longest.max(batch.len());
+            }
+            for train in batch.drain(..) {
+                answered |= origin(&train).socket == quiet_number;
+                engine.release(train);
+            }
+            waited += 1;
+            assert!(waited < 100, "not within 100 turns: {:?}", engine.counters());
+        }
+        waited_most = waited_most.max(waited);
+    }
+    // It takes a turn or two until the flood is seen as one; after that each has its own.
+    assert!(waited_most <= 4, "a neighbour waited for {waited_most} turns: {:?}", engine.counters());
+    assert!(turn_longest <= 16, "a turn had {turn_longest} trains: {:?}", engine.counters());
 }
