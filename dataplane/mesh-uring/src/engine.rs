@@ -89,6 +89,10 @@ pub struct Engine {
     pub(crate) stash: VecDeque<Completion>,
     /// Receivers to be started.
     pub(crate) idle: Vec<Receiver>,
+    /// Flooded sockets to be started, who waits longest first.
+    pub(crate) waiting: VecDeque<u16>,
+    /// How many of those were started since the kernel was entered.
+    pub(crate) started: u16,
     /// Spare memory of `idle`, empty between calls.
     pub(crate) starved_receivers: Vec<Receiver>,
     /// Receives to be ended, so that they start again in another lane.
@@ -178,6 +182,8 @@ impl Engine {
             turn: 0,
             stash: VecDeque::with_capacity(256),
             idle: Vec::new(),
+            waiting: VecDeque::new(),
+            started: 0,
             starved_receivers: Vec::new(),
             cancel_later: Vec::with_capacity(64),
             quiet: Vec::new(),
@@ -281,6 +287,7 @@ impl Engine {
         if let Some(socket) = removed {
             self.drops_of_removed += u64::from(socket.udp.receive_drops());
             self.flooded.retain(|flooded| *flooded != number);
+            self.waiting.retain(|waiting| *waiting != number);
         }
         self.retired_numbers.push(number);
         Ok(())

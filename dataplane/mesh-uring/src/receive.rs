@@ -121,7 +121,9 @@ impl Engine {
             if entered && left.is_some_and(|left| left.is_zero()) {
                 return Ok(());
             }
+            let more = self.is_flooded() && self.memories.outside.available(Lane::Busy) > 0;
             let collect = match left.into_iter().chain(chores).min() {
+                _ if more => Collect::Due,
                 Some(nap) if nap.is_zero() => Collect::Due,
                 nap => Collect::Wait(nap),
             };
@@ -140,6 +142,7 @@ impl Engine {
 
     /// Enters the kernel.
     pub(crate) fn enter(&mut self, collect: Collect) -> io::Result<()> {
+        self.started = 0;
         match self.ring.enter(collect) {
             // A signal is no failure of a call that did not wait.
             Err(error) if error.raw_os_error() == Some(libc::EINTR) && !matches!(collect, Collect::Wait(_)) => Ok(()),
@@ -341,6 +344,7 @@ impl Engine {
             }
         }
         self.memories.outside.set_busy_depth(0);
+        self.idle.extend(self.waiting.drain(..).map(Receiver::Socket));
     }
 
     /// Ends receives that are to take from the other ring; they start again when they have ended.
@@ -389,7 +393,10 @@ impl Engine {
     /// Notes a receiver to be started, now or, after too many failures, in a while.
     pub(crate) fn start_later(&mut self, receiver: Receiver, failures: u8) {
         if failures < FAILURES_MAX {
-            self.idle.push(receiver);
+            match receiver {
+                Receiver::Socket(number) if self.lane_of(receiver) == Lane::Busy => self.waiting.push_back(number),
+                Receiver::Socket(_) | Receiver::Inside => self.idle.push(receiver),
+            }
         } else {
             self.quiet.push(receiver);
             self.quiet_until.get_or_insert_with(|| Instant::now() + QUIET_TIME);
@@ -404,6 +411,7 @@ impl Engine {
             self.waker_armed = true;
         }
         self.cancel_receives()?;
+        self.start_waiting()?;
         if self.idle.is_empty() {
             return Ok(());
         }
@@ -412,7 +420,6 @@ impl Engine {
             // A caller that keeps what it was given over a wait has it all; others are spare.
             outside.deepen();
         }
-        self.order_idle();
         let mut idle = std::mem::take(&mut self.idle);
         let mut starved = std::mem::take(&mut self.starved_receivers);
         for receiver in idle.drain(..) {
@@ -422,13 +429,17 @@ impl Engine {
                     if socket.armed {
                         continue;
                     }
-                    if self.memories.outside.available(socket.lane) == 0 {
+                    if socket.lane == Lane::Busy {
+                        self.waiting.push_back(number);
+                        continue;
+                    }
+                    if self.memories.outside.available(Lane::Quiet) == 0 {
                         starved.push(receiver);
                         continue;
                     }
                     socket.armed = true;
-                    let (generation, lane) = (socket.generation, socket.lane);
-                    self.post_receive(number, generation, lane)?;
+                    let generation = socket.generation;
+                    self.post_receive(number, generation, Lane::Quiet)?;
                 }
                 Receiver::Inside => {
                     let Some(inside) = &mut self.memories.inside else { continue };
@@ -451,9 +462,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Starts flooded sockets, who waits longest first, and no more of them until the next call of the kernel than there are buffers:
+    /// the first one may take all, and each of the others would only fail.
+    fn start_waiting(&mut self) -> io::Result<()> {
+        while self.started < self.memories.outside.available(Lane::Busy)
+            && let Some(number) = self.waiting.pop_front()
+        {
+            let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { continue };
+            if socket.armed {
+                continue;
+            }
+            socket.armed = true;
+            let (generation, lane) = (socket.generation, socket.lane);
+            self.started += u16::from(lane == Lane::Busy);
+            self.post_receive(number, generation, lane)?;
+        }
+        Ok(())
+    }
+
     /// Whether a flooded socket is to be started: there is more to receive.
     pub(crate) fn is_flooded(&self) -> bool {
-        !self.flooded.is_empty() && self.idle.iter().any(|receiver| self.lane_of(*receiver) == Lane::Busy)
+        !self.waiting.is_empty()
     }
 
     /// Starts flooded sockets before the buffers of the turn at hand are back: they have others.
@@ -464,21 +493,6 @@ impl Engine {
         self.calm = 0;
         self.memories.outside.publish_busy();
         self.start_receivers()
-    }
-
-    /// Flooded sockets are started after all others, the one that waits longest for a train first: the first one may take all.
-    fn order_idle(&mut self) {
-        if self.flooded.is_empty() || self.idle.len() < 2 {
-            return;
-        }
-        let sockets = &self.sockets;
-        self.idle.sort_by_key(|receiver| match receiver {
-            Receiver::Inside => 0,
-            Receiver::Socket(number) => match sockets.get(usize::from(*number)) {
-                Some(Some(socket)) if socket.lane == Lane::Busy => 1 + socket.taken.0,
-                _ => 0,
-            },
-        });
     }
 
     fn lane_of(&self, receiver: Receiver) -> Lane {
