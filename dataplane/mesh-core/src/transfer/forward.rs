@@ -59,19 +59,19 @@ pub(super) fn judge(datagram: &[u8], from: &Endpoint, slots: &SlotTable) -> Verd
     if destination.is_none() {
         return Verdict::Receive;
     }
-    let Some((_, proven)) = slots.get(route.source) else {
+    let Some(source) = slots.get(route.source) else {
         return Verdict::Refuse(DropReason::UnknownSource, AgainReason::UnknownSource, route);
     };
-    if proven.remote != from.remote || proven.socket != from.socket {
+    if !slots.is_at(source, &from.remote) {
         return Verdict::Refuse(DropReason::EndpointMoved, AgainReason::EndpointMoved, route);
     }
     if destination.index == route.source.index {
         return Verdict::Drop(DropReason::ToItself);
     }
-    let Some((_, to)) = slots.get(destination) else {
+    let Some(to) = slots.endpoint_of(destination) else {
         return Verdict::Refuse(DropReason::UnknownDestination, AgainReason::UnknownDestination, route);
     };
-    Verdict::Forward { source: route.source, to: *to }
+    Verdict::Forward { source: route.source, to }
 }
 
 /// Where the run ends that starts with the datagram at `start`, which [`judge`] let pass: at the first datagram that is not

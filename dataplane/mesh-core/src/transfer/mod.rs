@@ -40,6 +40,7 @@ use crate::session::random::Generator;
 use crate::session::token::NamespaceKeys;
 
 mod control;
+mod exits;
 mod forward;
 mod handshake;
 mod limits;
@@ -175,7 +176,7 @@ impl Transfer {
     /// before is as if removed first.
     pub fn add_namespace(&mut self, socket: SocketId, namespace: u16, keys: impl Into<Arc<NamespaceKeys>>) {
         self.remove_namespace(socket);
-        self.spaces.insert(socket, Namespace::new(namespace, keys.into()));
+        self.spaces.insert(socket, Namespace::new(socket, namespace, keys.into()));
     }
 
     /// Forgets a namespace and all its members. What still arrives on the socket is dropped.

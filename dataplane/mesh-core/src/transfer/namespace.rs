@@ -9,7 +9,7 @@ use mesh_wire::message::PeerRecord;
 use mesh_wire::route::Slot;
 
 use super::slots::SlotTable;
-use crate::seam::{Endpoint, Moment};
+use crate::seam::{Endpoint, Moment, SocketId};
 use crate::session::PublicKey;
 use crate::session::token::NamespaceKeys;
 
@@ -123,11 +123,11 @@ pub(super) struct Challenge {
 }
 
 impl Namespace {
-    pub(super) fn new(number: u16, keys: Arc<NamespaceKeys>) -> Self {
+    pub(super) fn new(socket: SocketId, number: u16, keys: Arc<NamespaceKeys>) -> Self {
         Self {
             number,
             keys,
-            slots: SlotTable::default(),
+            slots: SlotTable::new(socket),
             members: BTreeMap::new(),
             by_ip4: BTreeMap::new(),
             by_key: BTreeMap::new(),

@@ -65,7 +65,7 @@ impl Transfer {
             return self.admit(now, link, key, endpoint, claim);
         };
         let slot = member.slot;
-        let at = space.slots.get(slot).map(|(_, at)| at.remote);
+        let at = space.slots.endpoint_of(slot).map(|at| at.remote);
         if member.boot == boot || at == Some(endpoint.remote) {
             return self.renew(now, link, slot, endpoint, claim);
         }

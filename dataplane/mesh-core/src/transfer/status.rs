@@ -208,12 +208,12 @@ impl Transfer {
                 MemberStatus {
                     ip: member.ip4,
                     name: member.name.clone(),
-                    endpoint: place.map(|(_, endpoint)| endpoint.remote),
+                    endpoint: space.slots.endpoint_of(member.slot).map(|endpoint| endpoint.remote),
                     slot: member.slot.index,
                     age_seconds: member.age(now).as_secs(),
                     heard_seconds: now.since(member.heard).as_secs(),
-                    datagrams_forwarded: place.map_or(0, |(place, _)| place.datagrams),
-                    bytes_forwarded: place.map_or(0, |(place, _)| place.bytes),
+                    datagrams_forwarded: place.map_or(0, |place| place.datagrams),
+                    bytes_forwarded: place.map_or(0, |place| place.bytes),
                 }
             });
             NamespaceStatus {

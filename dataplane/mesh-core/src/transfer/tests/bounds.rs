@@ -101,7 +101,7 @@ fn slot_table_is_full_at_its_bound() {
     use crate::transfer::slots::{SLOTS_MAX, SlotTable};
     use rand::SeedableRng;
     let mut rng = rand_chacha::ChaCha12Rng::from_seed([1; 32]);
-    let mut table = SlotTable::default();
+    let mut table = SlotTable::new(FIRST);
     let endpoint = at(FIRST, "192.0.2.1:1");
     let first = table.take(endpoint, &mut rng).unwrap();
     for _ in 1..SLOTS_MAX {
