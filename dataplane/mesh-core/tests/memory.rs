@@ -19,7 +19,7 @@ const NAMESPACE: u16 = 8000;
 const FEW: u32 = 1_000;
 const MANY: u32 = 10_000;
 /// Heap for each session beyond the first thousand.
-const SESSION_BYTES_MAX: i64 = 864;
+const SESSION_BYTES_MAX: i64 = 256;
 /// The same while they join, two thousand a second: handshakes are remembered for five seconds.
 const JOINING_BYTES_MAX: i64 = 1400;
 /// Time between one and the next.

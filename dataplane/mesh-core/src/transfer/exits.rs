@@ -13,56 +13,63 @@ use crate::seam::Endpoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExitNumber(NonZeroU16);
 
-/// From which of our addresses, and for IPv6 into which zone, datagrams leave.
+/// What endpoints of the same exit have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Exit {
+struct Exit {
     /// The local address that was asked, where the socket reports it.
-    pub(super) local: Option<IpAddr>,
-    /// Of the remote address; zero for IPv4.
-    pub(super) scope_id: u32,
-    /// Of the remote address; zero for IPv4.
-    pub(super) flowinfo: u32,
+    local: Option<IpAddr>,
+    /// Scope and flow of the remote address; `None`: it is of IPv4.
+    zone: Option<(u32, u32)>,
 }
 
 impl Exit {
-    /// The exit to an endpoint.
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
-        let (scope_id, flowinfo) = match endpoint.remote {
-            SocketAddr::V4(_) => (0, 0),
-            SocketAddr::V6(remote) => (remote.scope_id(), remote.flowinfo()),
+    fn of(endpoint: &Endpoint) -> Self {
+        let zone = match endpoint.remote {
+            SocketAddr::V4(_) => None,
+            SocketAddr::V6(remote) => Some((remote.scope_id(), remote.flowinfo())),
         };
-        Self { local: endpoint.local, scope_id, flowinfo }
+        Self { local: endpoint.local, zone }
     }
 }
 
-/// The exits of one table, each with how many have it.
+/// The exits of one table.
 #[derive(Debug, Default)]
 pub(super) struct Exits {
     /// By number less one.
-    exits: Vec<(Exit, u32)>,
+    exits: Vec<Shared>,
     numbers: BTreeMap<Exit, ExitNumber>,
     vacant: Vec<ExitNumber>,
 }
 
+#[derive(Debug)]
+struct Shared {
+    /// Some endpoint with this exit: whole, so that another is it with another address and port.
+    like: Endpoint,
+    /// How many have it.
+    holders: u32,
+}
+
 impl Exits {
-    /// The exit of this number, which somebody has.
-    pub(super) fn get(&self, number: ExitNumber) -> &Exit {
-        &self.exits[number.index()].0
+    /// An endpoint with the exit of this number, which somebody has: of the right family, with any address and port.
+    pub(super) fn like(&self, number: ExitNumber) -> &Endpoint {
+        &self.exits[number.index()].like
     }
 
-    /// The number of `exit`, for one more who has it. At most 65,535 have one at a time.
-    pub(super) fn take(&mut self, exit: Exit) -> ExitNumber {
+    /// The number of the exit of `endpoint`, for one more who has it. At most 65,535 have one at a time.
+    pub(super) fn take(&mut self, endpoint: &Endpoint) -> ExitNumber {
+        let exit = Exit::of(endpoint);
         if let Some(&number) = self.numbers.get(&exit) {
-            self.exits[number.index()].1 += 1;
+            self.exits[number.index()].holders += 1;
             return number;
         }
+        let shared = Shared { like: *endpoint, holders: 1 };
         let number = match self.vacant.pop() {
             Some(number) => {
-                self.exits[number.index()] = (exit, 1);
+                self.exits[number.index()] = shared;
                 number
             }
             None => {
-                self.exits.push((exit, 1));
+                self.exits.push(shared);
                 let number = u16::try_from(self.exits.len()).ok().and_then(NonZeroU16::new);
                 ExitNumber(number.expect("no more exits than slots"))
             }
@@ -73,10 +80,10 @@ impl Exits {
 
     /// One who had it has it no more.
     pub(super) fn give_back(&mut self, number: ExitNumber) {
-        let (exit, uses) = &mut self.exits[number.index()];
-        *uses -= 1;
-        if *uses == 0 {
-            self.numbers.remove(exit);
+        let Shared { like, holders } = &mut self.exits[number.index()];
+        *holders -= 1;
+        if *holders == 0 {
+            self.numbers.remove(&Exit::of(like));
             self.vacant.push(number);
         }
     }
@@ -91,32 +98,47 @@ impl ExitNumber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seam::SocketId;
 
-    fn exit(last: u8) -> Exit {
-        Exit { local: Some(IpAddr::from([192, 0, 2, last])), scope_id: 0, flowinfo: 0 }
+    fn asked(local: [u8; 4]) -> Endpoint {
+        Endpoint { socket: SocketId(0), remote: SocketAddr::from(([203, 0, 113, 7], 5000)), local: Some(local.into()) }
     }
 
     #[test]
     fn exit_is_held_once_and_its_number_is_used_again() {
+        let [first, second, third] = [1, 2, 3].map(|last| asked([192, 0, 2, last]));
         let mut exits = Exits::default();
-        let (a, b) = (exits.take(exit(1)), exits.take(exit(2)));
-        assert_eq!(exits.take(exit(1)), a);
+        let (a, b) = (exits.take(&first), exits.take(&second));
+        let elsewhere = Endpoint { remote: SocketAddr::from(([203, 0, 113, 8], 6000)), ..first };
+        assert_eq!(exits.take(&elsewhere), a, "the remote address is not part of it");
         exits.give_back(a);
-        assert_eq!((exits.get(a), exits.get(b)), (&exit(1), &exit(2)), "another still has it");
+        assert_eq!((exits.like(a), exits.like(b)), (&first, &second), "another still has it");
         exits.give_back(a);
-        assert_eq!(exits.take(exit(3)), a);
-        assert_eq!((exits.get(a), exits.exits.len(), exits.numbers.len()), (&exit(3), 2, 2));
+        assert_eq!(exits.take(&third), a);
+        assert_eq!((exits.like(a), exits.exits.len(), exits.numbers.len()), (&third, 2, 2));
+    }
+
+    #[test]
+    fn zones_of_ipv6_and_ipv4_are_told_apart() {
+        let mut exits = Exits::default();
+        let numbers = ["192.0.2.1:1", "[::]:1", "[fe80::1%3]:1", "[fe80::1%4]:1"].map(|remote| {
+            let remote = remote.parse().unwrap();
+            let number = exits.take(&Endpoint { socket: SocketId(0), remote, local: None });
+            assert_eq!(exits.like(number).remote, remote);
+            number
+        });
+        assert!((1..4).all(|n| !numbers[..n].contains(&numbers[n])));
     }
 
     #[test]
     fn as_many_as_there_are_slots_find_a_number() {
         let mut exits = Exits::default();
-        let all = |n: u16| Exit { scope_id: u32::from(n), ..exit(1) };
+        let all = |n: u16| asked([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
         for n in 1..=u16::MAX {
-            exits.take(all(n));
+            exits.take(&all(n));
         }
-        let last = exits.numbers[&all(9)];
+        let last = exits.numbers[&Exit::of(&all(9))];
         exits.give_back(last);
-        assert_eq!(exits.take(exit(7)), last);
+        assert_eq!(exits.take(&asked([192, 0, 2, 1])), last);
     }
 }

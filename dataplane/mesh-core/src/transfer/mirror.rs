@@ -136,7 +136,9 @@ impl Transfer {
         let datagram = &mut handed.datagram[..];
         let Some(space) = self.spaces.get_mut(socket) else { return self.drops.count(DropReason::UnknownSocket) };
         // What the mirror did not know yet, this table may.
-        if let Verdict::Forward { source, to } = forward::judge(datagram, &from, &space.slots) {
+        if let Verdict::Forward { source, to } = forward::judge(datagram, &from, &space.slots)
+            && let Some(to) = space.slots.endpoint(to)
+        {
             let Some(slab) = slab.append(datagram) else { return self.drops.count(DropReason::NoRoom) };
             space.slots.note(source, 1, datagram.len() as u64);
             space.datagrams += 1;
@@ -170,6 +172,7 @@ impl Transfer {
             let mut end = (at + stride).min(train.len());
             match forward::judge(&train[at..end], &from, &mirror.slots) {
                 Verdict::Forward { source, to } => {
+                    let Some(to) = mirror.slots.endpoint(to) else { return };
                     end = forward::run_end(train, at, stride);
                     let (datagrams, bytes) = ((end - at).div_ceil(stride) as u64, (end - at) as u64);
                     mirror.slots.note(source, datagrams, bytes);

@@ -4,14 +4,14 @@
 //! the table's socket is known, and what most holders have in common of their endpoints is an [exit](super::exits).
 
 use std::collections::VecDeque;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh_wire::route::Slot;
 use rand::Rng;
 
-use super::exits::{Exit, ExitNumber, Exits};
+use super::exits::{ExitNumber, Exits};
 use crate::seam::{Endpoint, SocketId};
 
 /// Most slots of a namespace: index 0 is nobody's.
@@ -24,8 +24,8 @@ pub(super) struct Place {
     pub(super) datagrams: u64,
     /// Bytes of those, UDP payload only.
     pub(super) bytes: u64,
-    /// Where the holder proved itself; an IPv4 address as it is mapped into IPv6.
-    ip: Ipv6Addr,
+    /// Where the holder proved itself.
+    ip: Ip,
     port: u16,
     /// Which holder of this place.
     generation: u16,
@@ -35,7 +35,44 @@ pub(super) struct Place {
 
 impl Place {
     fn vacant(generation: u16) -> Self {
-        Self { datagrams: 0, bytes: 0, ip: Ipv6Addr::UNSPECIFIED, port: 0, generation, exit: None }
+        Self { datagrams: 0, bytes: 0, ip: Ip([0; 2]), port: 0, generation, exit: None }
+    }
+}
+
+/// An IP address as two words, that of an IPv4 address as it is mapped into IPv6: made and compared in a few instructions. Its
+/// family is that of the place's exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ip([u64; 2]);
+
+impl Ip {
+    fn of(remote: &SocketAddr) -> Self {
+        match remote {
+            SocketAddr::V4(remote) => Self::of_v4(*remote.ip()),
+            SocketAddr::V6(remote) => Self::of_v6(*remote.ip()),
+        }
+    }
+
+    fn of_v4(ip: Ipv4Addr) -> Self {
+        let [a, b, c, d] = ip.octets();
+        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
+    }
+
+    fn of_v6(ip: Ipv6Addr) -> Self {
+        let octets = ip.octets();
+        let word = |at: usize| octets[at..].first_chunk().map_or(0, |word| u64::from_ne_bytes(*word));
+        Self([word(0), word(8)])
+    }
+
+    fn v4(self) -> Ipv4Addr {
+        let [_, _, _, _, a, b, c, d] = self.0[1].to_ne_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    fn v6(self) -> Ipv6Addr {
+        let mut octets = [0; 16];
+        octets[..8].copy_from_slice(&self.0[0].to_ne_bytes());
+        octets[8..].copy_from_slice(&self.0[1].to_ne_bytes());
+        Ipv6Addr::from(octets)
     }
 }
 
@@ -50,7 +87,7 @@ pub(super) struct SlotTable {
     /// Vacant indexes. First in, first out: a place rests as long as possible before it is used again.
     vacant: VecDeque<u32>,
     /// Indexes of places that changed and whose change is not told yet; `None`: nobody wants to know.
-    journal: Option<Journal>,
+    journal: Option<Box<Journal>>,
 }
 
 /// Changes of a table that are not told yet, and the number of them in all tables of a transfer.
@@ -79,28 +116,42 @@ impl SlotTable {
         (place.exit.is_some() && place.generation == slot.generation).then_some(place)
     }
 
+    /// The slot of this index in its generation, if it is held.
+    pub(super) fn holder(&self, index: u32) -> Option<Slot> {
+        let place = self.places.get((index as usize).wrapping_sub(1))?;
+        place.exit.is_some().then_some(Slot { index, generation: place.generation })
+    }
+
     /// Whether the holder of `place` proved itself at `remote`.
     pub(super) fn is_at(&self, place: &Place, remote: &SocketAddr) -> bool {
         match remote {
-            SocketAddr::V4(remote) => place.port == remote.port() && place.ip == remote.ip().to_ipv6_mapped(),
+            SocketAddr::V4(remote) => place.port == remote.port() && place.ip == Ip::of_v4(*remote.ip()),
             SocketAddr::V6(remote) => {
-                let in_zone = |number| {
-                    let exit = self.exits.get(number);
-                    exit.scope_id == remote.scope_id() && exit.flowinfo == remote.flowinfo()
+                let in_zone = |exit| match &self.exits.like(exit).remote {
+                    SocketAddr::V6(like) => {
+                        like.scope_id() == remote.scope_id() && like.flowinfo() == remote.flowinfo()
+                    }
+                    SocketAddr::V4(_) => false,
                 };
-                place.port == remote.port() && place.ip == *remote.ip() && place.exit.is_some_and(in_zone)
+                place.port == remote.port() && place.ip == Ip::of_v6(*remote.ip()) && place.exit.is_some_and(in_zone)
             }
         }
     }
 
     /// Where the holder of `place` proved itself; `None`: it is vacant.
     pub(super) fn endpoint(&self, place: &Place) -> Option<Endpoint> {
-        let exit = self.exits.get(place.exit?);
-        let remote = match place.ip.to_ipv4_mapped() {
-            Some(ip) => SocketAddr::V4(SocketAddrV4::new(ip, place.port)),
-            None => SocketAddr::V6(SocketAddrV6::new(place.ip, place.port, exit.flowinfo, exit.scope_id)),
-        };
-        Some(Endpoint { socket: self.socket, remote, local: exit.local })
+        let mut endpoint = *self.exits.like(place.exit?);
+        match &mut endpoint.remote {
+            SocketAddr::V4(remote) => {
+                remote.set_ip(place.ip.v4());
+                remote.set_port(place.port);
+            }
+            SocketAddr::V6(remote) => {
+                remote.set_ip(place.ip.v6());
+                remote.set_port(place.port);
+            }
+        }
+        Some(endpoint)
     }
 
     /// Where the holder of `slot` proved itself.
@@ -110,7 +161,8 @@ impl SlotTable {
 
     /// Counts what was forwarded from a slot.
     pub(super) fn note(&mut self, source: Slot, datagrams: u64, bytes: u64) {
-        if let Some(place) = self.get_mut(source) {
+        // Whoever forwards has just asked for it: its generation is not looked at a second time.
+        if let Some(place) = self.places.get_mut((source.index as usize).wrapping_sub(1)) {
             place.datagrams += datagrams;
             place.bytes += bytes;
         }
@@ -167,7 +219,8 @@ impl SlotTable {
 
     /// Notes changes from now on, for [`SlotTable::journaled`]; `pending` is how many of all tables are not told.
     pub(super) fn keep_journal(&mut self, pending: &Arc<AtomicUsize>) {
-        self.journal.get_or_insert_with(|| Journal { indexes: VecDeque::new(), pending: Arc::clone(pending) });
+        self.journal
+            .get_or_insert_with(|| Box::new(Journal { indexes: VecDeque::new(), pending: Arc::clone(pending) }));
     }
 
     /// The next place that changed, and generation and endpoint of who holds it now: who is told of each change in turn knows
@@ -200,12 +253,13 @@ impl SlotTable {
         (1..).zip(&self.places)
     }
 
-    /// Makes room for `count` places in all, by an eighth at least: what is left over is little, and so is what is moved.
+    /// Makes room for `count` places in all, a few more than that: what is left over is little, and what is
+    /// moved is moved seldom.
     fn make_room(&mut self, count: usize) {
         const PLACES_AT_LEAST: usize = 16;
         let places = &mut self.places;
         if places.capacity() < count {
-            let room = (places.len() + (places.len() / 8).max(PLACES_AT_LEAST)).min(SLOTS_MAX).max(count);
+            let room = (places.len() + (places.len() / 32).max(PLACES_AT_LEAST)).min(SLOTS_MAX).max(count);
             places.reserve_exact(room - places.len());
         }
     }
@@ -224,12 +278,9 @@ impl SlotTable {
         }
         let Some(endpoint) = endpoint else { return };
         debug_assert_eq!(endpoint.socket, self.socket, "one socket is one namespace");
-        place.ip = match endpoint.remote {
-            SocketAddr::V4(remote) => remote.ip().to_ipv6_mapped(),
-            SocketAddr::V6(remote) => *remote.ip(),
-        };
+        place.ip = Ip::of(&endpoint.remote);
         place.port = endpoint.remote.port();
-        place.exit = Some(self.exits.take(Exit::of(&endpoint)));
+        place.exit = Some(self.exits.take(&endpoint));
     }
 
     fn changed(&mut self, index: u32) {
