@@ -53,9 +53,9 @@ pub(super) struct Link {
 pub(super) struct LinkState {
     /// What the other side may still ask.
     pub(super) rate: SmallBucket<MESSAGE_MILLIS, MESSAGES_BURST>,
-    /// What the other side calls it.
+    /// What the other side calls it when it writes to us.
     pub(super) index: u32,
-    /// What we call it to the other side.
+    /// What we call it when we write.
     peer_index: u32,
     sent: u32,
     window: SmallWindow,

@@ -33,7 +33,6 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Transfer {
     /// Answers a lookup of the member at `slot`, which came in a datagram of `room` bytes, and subscribes the member.
-    #[expect(clippy::too_many_arguments, reason = "who asks, whom for, and how")]
     pub(super) fn look_up(
         &mut self,
         now: Moment,
