@@ -83,8 +83,6 @@ pub const LEASE: Duration = Duration::from_secs(120);
 const ERRORS_PER_SECOND: u32 = 100;
 /// Messages waiting to be sent; what does not fit is lost, as on any network.
 const OUT_MAX: usize = 65_536;
-/// Entries that an empty queue keeps room for.
-const QUEUE_KEPT: usize = 64;
 /// Events not yet fetched; later ones are lost.
 const EVENTS_MAX: usize = 1024;
 
@@ -416,25 +414,15 @@ impl Node for Transfer {
         let range = slab.append(datagram)?;
         let action = Action::Send { segment_bytes: range.len(), slab: range, to: *to, tos: 0 };
         self.out.pop_front();
-        give_back_room(&mut self.out);
         Some(action)
     }
 
     fn poll_job(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        give_back_room(&mut self.jobs);
-        Some(job)
+        self.jobs.pop_front()
     }
 
     fn handle_job(&mut self, now: Moment, done: Done) {
         self.handshake_done(now, done);
-    }
-}
-
-/// Lets go of what a queue needed for a crowd, once it is empty.
-fn give_back_room<T>(queue: &mut VecDeque<T>) {
-    if queue.is_empty() {
-        queue.shrink_to(QUEUE_KEPT);
     }
 }
 
