@@ -1,12 +1,15 @@
 //! Sealed messages from gateways.
 
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use mesh_wire::message::Message;
 use mesh_wire::notice::AgainReason;
+use mesh_wire::route::Slot;
 use mesh_wire::sealed::SealedHeader;
 use rand::Rng;
 
+use super::links::LinkId;
 use super::namespace::Challenge;
 use super::status::{Event, LeftReason};
 use super::{Reply, Transfer};
@@ -29,54 +32,50 @@ impl Transfer {
     ) -> Result<(), DropReason> {
         let header = SealedHeader::parse(datagram).map_err(super::too_short_or_malformed)?;
         let room = datagram.len();
-        let index = header.receiver_index;
-        let Some(link) = self.links.get_mut(&index).filter(|link| link.endpoint.socket == from.socket) else {
+        let id = LinkId { socket: from.socket, index: header.receiver_index };
+        let Some(mut party) = self.party(id) else {
             self.register_again(now, from, AgainReason::UnknownSource, header.route, reply);
             return Err(DropReason::UnknownSession);
         };
-        let opened = link.open(&header, datagram)?;
-        if !link.rate.take(now) {
+        let opened = party.open(&header, datagram)?;
+        if !party.state.rate.take(now) {
             return Err(DropReason::RateLimited);
         }
         let Some(message) = opened.message else { return Err(DropReason::UnknownMessage) };
-        let (slot, at_home) = (link.slot, link.endpoint.remote == from.remote);
+        let (slot, at_home) = (party.slot, party.endpoint.remote == from.remote);
+        let space = self.spaces.get_mut(from.socket).ok_or(DropReason::UnknownSocket)?;
         if at_home && opened.newest {
             // The sender may reach us by another of our addresses now; answers leave from there.
-            link.endpoint.local = from.local;
+            space.link_is_at(id.index, from);
         }
-        let endpoint = link.endpoint;
-        let space = self.spaces.get_mut(from.socket).ok_or(DropReason::UnknownSocket)?;
-        let Some(member) = space.member_at_mut(slot) else {
+        let Some(member) = space.member_at(slot) else {
             // Refused or displaced; it may ask again, for as long as it does.
             if at_home && let Message::Register { request, boot, ip4, name, ticket } = message {
-                self.extend_link(now, index);
-                self.register(now, index, request, boot, ip4, name, &ticket, room);
+                self.extend_stay(now, id);
+                self.register(now, id, request, boot, ip4, name, &ticket, room);
                 return Ok(());
             }
             self.register_again(now, from, AgainReason::UnknownSource, header.route, reply);
             return Err(DropReason::UnknownMessage);
         };
-        member.heard = now;
         let change = member.change;
-        if at_home && opened.newest && member.link == index {
-            space.slots.move_to(slot, endpoint);
-        }
+        space.members.note_heard(slot.index, now);
         if !at_home {
-            return self.receive_from_elsewhere(now, index, from, opened.newest, &message, room);
+            return self.receive_from_elsewhere(now, id, from, opened.newest, &message, room);
         }
         match message {
             Message::Register { request, boot, ip4, name, ticket } => {
-                self.register(now, index, request, boot, ip4, name, &ticket, room);
+                self.register(now, id, request, boot, ip4, name, &ticket, room);
             }
             Message::Keepalive { seq, .. } => {
-                let ack = Message::KeepaliveAck { seq, observed: endpoint.remote, boot: self.boot, change };
-                return self.answer(index, &ack, room);
+                let ack = Message::KeepaliveAck { seq, observed: from.remote, boot: self.boot, change };
+                return self.answer(id, &ack, room);
             }
             Message::Lookup { request, target } => {
-                return self.look_up(now, index, from.socket, slot, request, target, room);
+                return self.look_up(now, id, slot, request, target, room);
             }
             Message::Goodbye => self.remove_member(now, from.socket, slot.index, LeftReason::Goodbye, true),
-            Message::Probe { seq } => return self.answer(index, &Message::ProbeReply { seq }, room),
+            Message::Probe { seq } => return self.answer(id, &Message::ProbeReply { seq }, room),
             Message::ProbeReply { seq } => {
                 if !self.refuse_rival(from.socket, slot, seq) {
                     return Err(DropReason::UnknownMessage);
@@ -102,24 +101,27 @@ impl Transfer {
     fn receive_from_elsewhere(
         &mut self,
         now: Moment,
-        index: u32,
+        id: LinkId,
         from: Endpoint,
         newest: bool,
         message: &Message,
         room: usize,
     ) -> Result<(), DropReason> {
         let seq = self.rng.next_u32();
-        let link = self.links.get(&index).ok_or(DropReason::UnknownSession)?;
-        let slot = link.slot;
         let space = self.spaces.get_mut(from.socket).ok_or(DropReason::UnknownSocket)?;
-        let member = space.member_at_mut(slot).ok_or(DropReason::UnknownSession)?;
+        let party = space.party(id.index).ok_or(DropReason::UnknownSession)?;
+        let (slot, serves) = (party.slot, party.serves);
 
         if matches!(message, Message::Goodbye) {
             self.remove_member(now, from.socket, slot.index, LeftReason::Goodbye, true);
             return Ok(());
         }
         if let Message::ProbeReply { seq } = message {
-            let proven = member.challenge.take_if(|asked| asked.seq == *seq && asked.to.remote == from.remote);
+            let answers = |asked: &Challenge| asked.seq == *seq && asked.to.remote == from.remote;
+            let proven = match space.challenges.entry(slot.index) {
+                Entry::Occupied(asked) if answers(asked.get()) => Some(asked.remove()),
+                Entry::Occupied(_) | Entry::Vacant(_) => None,
+            };
             let Some(proven) = proven else {
                 // It lives, wherever it is: that is all a clone's rival has to know.
                 return if self.refuse_rival(from.socket, slot, *seq) {
@@ -128,22 +130,31 @@ impl Transfer {
                     Err(DropReason::WrongEndpoint)
                 };
             };
-            return self.move_member(index, from, proven.keepalive);
+            return self.move_member(id, slot, from, proven.keepalive);
         }
-        if !newest || member.link != index {
+        if !newest || !serves {
             return Err(DropReason::WrongEndpoint);
         }
         let keepalive = if let Message::Keepalive { seq, .. } = message { Some((*seq, room)) } else { None };
-        let challenge = match &mut member.challenge {
-            Some(asked) if asked.to.remote == from.remote && now.since(asked.since) < CHALLENGE_LIFE => asked,
-            challenge => challenge.insert(Box::new(Challenge { to: from, seq, probes: 0, since: now, keepalive })),
+        let fresh = Challenge { to: from, seq, probes: 0, since: now, keepalive };
+        let challenge = match space.challenges.entry(slot.index) {
+            Entry::Occupied(asked) => {
+                let asked = asked.into_mut();
+                if asked.to.remote != from.remote || now.since(asked.since) >= CHALLENGE_LIFE {
+                    *asked = fresh;
+                }
+                asked
+            }
+            Entry::Vacant(place) => place.insert(fresh),
         };
         challenge.keepalive = keepalive.or(challenge.keepalive);
-        if challenge.probes < CHALLENGE_PROBES
-            && let Some(link) = self.links.get_mut(&index)
-        {
-            let sealed = link.seal_answer(&Message::Probe { seq: challenge.seq }, room)?;
-            challenge.probes += 1;
+        if challenge.probes < CHALLENGE_PROBES {
+            let probe = Message::Probe { seq: challenge.seq };
+            let mut party = space.party(id.index).ok_or(DropReason::UnknownSession)?;
+            let sealed = party.seal_answer(&probe, room)?;
+            if let Some(challenge) = space.challenges.get_mut(&slot.index) {
+                challenge.probes += 1;
+            }
             self.queue(from, sealed);
         }
         // The question is all that comes of it; what it asked for it will ask again.
@@ -151,16 +162,21 @@ impl Transfer {
     }
 
     /// A member proved itself at another address.
-    fn move_member(&mut self, index: u32, to: Endpoint, keepalive: Option<(u32, usize)>) -> Result<(), DropReason> {
-        let link = self.links.get_mut(&index).ok_or(DropReason::UnknownSession)?;
-        link.endpoint = to;
+    fn move_member(
+        &mut self,
+        id: LinkId,
+        slot: Slot,
+        to: Endpoint,
+        keepalive: Option<(u32, usize)>,
+    ) -> Result<(), DropReason> {
         let space = self.spaces.get_mut(to.socket).ok_or(DropReason::UnknownSocket)?;
-        space.slots.move_to(link.slot, to);
-        let member = space.member_at(link.slot).ok_or(DropReason::UnknownSession)?;
-        let moved = Event::Moved { namespace: space.number, ip4: member.ip4, endpoint: to.remote };
+        space.link_is_at(id.index, to);
+        space.slots.move_to(slot, to);
+        let member = space.member_at(slot).ok_or(DropReason::UnknownSession)?;
+        let moved = Event::Moved { namespace: space.number, ip4: member.ip4(), endpoint: to.remote };
         let change = member.change;
         self.event(moved);
         let Some((seq, room)) = keepalive else { return Ok(()) };
-        self.answer(index, &Message::KeepaliveAck { seq, observed: to.remote, boot: self.boot, change }, room)
+        self.answer(id, &Message::KeepaliveAck { seq, observed: to.remote, boot: self.boot, change }, room)
     }
 }

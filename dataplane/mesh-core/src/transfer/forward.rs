@@ -16,19 +16,19 @@ use mesh_wire::frame::{self, FirstByte};
 use mesh_wire::notice::AgainReason;
 use mesh_wire::route::{Destination, ROUTE_BYTES, Route, Slot};
 
-use super::slots::SlotTable;
+use super::slots::{Place, SlotTable};
 use crate::drops::DropReason;
 use crate::seam::Endpoint;
 
 /// What becomes of one datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict<'a> {
     /// Goes to `to` as it is.
     Forward {
         /// Whose counters it goes on.
         source: Slot,
-        /// Where it goes.
-        to: Endpoint,
+        /// The place of the one it goes to, which is held.
+        to: &'a Place,
     },
     /// Is for the transfer itself.
     Receive,
@@ -39,7 +39,7 @@ pub(super) enum Verdict {
 }
 
 /// Decides about one datagram that came from `from`, whose socket stands for the namespace of `slots`.
-pub(super) fn judge(datagram: &[u8], from: &Endpoint, slots: &SlotTable) -> Verdict {
+pub(super) fn judge<'a>(datagram: &[u8], from: &Endpoint, slots: &'a SlotTable) -> Verdict<'a> {
     let Some(&first) = datagram.first() else {
         return Verdict::Drop(DropReason::Empty);
     };
@@ -59,19 +59,19 @@ pub(super) fn judge(datagram: &[u8], from: &Endpoint, slots: &SlotTable) -> Verd
     if destination.is_none() {
         return Verdict::Receive;
     }
-    let Some((_, proven)) = slots.get(route.source) else {
+    let Some(source) = slots.get(route.source) else {
         return Verdict::Refuse(DropReason::UnknownSource, AgainReason::UnknownSource, route);
     };
-    if proven.remote != from.remote || proven.socket != from.socket {
+    if !slots.is_at(source, &from.remote) {
         return Verdict::Refuse(DropReason::EndpointMoved, AgainReason::EndpointMoved, route);
     }
     if destination.index == route.source.index {
         return Verdict::Drop(DropReason::ToItself);
     }
-    let Some((_, to)) = slots.get(destination) else {
+    let Some(to) = slots.get(destination) else {
         return Verdict::Refuse(DropReason::UnknownDestination, AgainReason::UnknownDestination, route);
     };
-    Verdict::Forward { source: route.source, to: *to }
+    Verdict::Forward { source: route.source, to }
 }
 
 /// Where the run ends that starts with the datagram at `start`, which [`judge`] let pass: at the first datagram that is not

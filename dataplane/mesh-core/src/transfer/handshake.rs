@@ -15,10 +15,10 @@ use mesh_wire::cookie::CookieReply;
 use mesh_wire::handshake::{self, Final, Init, Kind, Response};
 use mesh_wire::message::Message;
 use mesh_wire::notice::{ErrorReason, ErrorReply};
-use mesh_wire::route::Route;
+use mesh_wire::route::{Route, Slot};
 use rand::Rng;
 
-use super::links::Link;
+use super::links::{Link, LinkId};
 use super::timers::Timer;
 use super::{Reply, Transfer};
 use crate::drops::DropReason;
@@ -254,7 +254,7 @@ impl Transfer {
             return Err(DropReason::Busy);
         }
 
-        let index = self.new_index();
+        let index = self.new_index(from.socket);
         let job = self.handshakes.next_job(index);
         let params = Params::new(SessionKind::GatewayToTransfer, &keys, &self.static_key, self.rng.secret());
         self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), CipherSet::fast(), choose));
@@ -391,9 +391,12 @@ impl Transfer {
         }
 
         let keys = finished.split.keys(finished.cipher);
-        self.add_link(now, index, Link::new(finished.remote, endpoint, peer_index, keys));
+        // It is a guest until a member is told things on it.
+        let link = Link::new(now, index, peer_index, keys);
+        self.add_guest(now, HANDSHAKE_LIFE, link, finished.remote, endpoint, Slot::NONE);
         self.counters.handshakes += 1;
-        self.register(now, index, request, boot, ip4, name, &ticket, bytes);
+        let id = LinkId { socket: endpoint.socket, index };
+        self.register(now, id, request, boot, ip4, name, &ticket, bytes);
         if self.handshakes.len() - self.handshakes.pending > FINISHED_MAX {
             self.forget_handshake(index);
         }
@@ -401,14 +404,16 @@ impl Transfer {
 
     /// Answers a registration that came in a datagram of `room` bytes; a repetition of the final that brought it will be
     /// answered with the same bytes.
-    pub(super) fn answer_registration(&mut self, index: u32, message: &Message, room: usize) {
-        let Some(link) = self.links.get_mut(&index) else { return };
-        let sealed = match link.seal_answer(message, room) {
+    pub(super) fn answer_registration(&mut self, id: LinkId, message: &Message, room: usize) {
+        let Some(mut party) = self.party(id) else { return };
+        let to = party.endpoint;
+        let sealed = match party.seal_answer(message, room) {
             Ok(sealed) => sealed,
             Err(reason) => return self.drops.count(reason),
         };
-        let to = link.endpoint;
-        if let Some(handshake) = self.handshakes.by_index.get_mut(&index)
+        // A link of another namespace may have the same index.
+        if let Some(handshake) = self.handshakes.by_index.get_mut(&id.index)
+            && handshake.endpoint.socket == id.socket
             && let State::Finished { answer, .. } = &mut handshake.state
         {
             *answer = Some(sealed.clone());
@@ -443,11 +448,13 @@ impl Transfer {
         }
     }
 
-    /// An index that no handshake and no link has; never zero.
-    fn new_index(&mut self) -> u32 {
+    /// An index that no handshake has, and no link of this socket; never zero.
+    fn new_index(&mut self, socket: SocketId) -> u32 {
+        let space = self.spaces.get(socket);
         loop {
             let index = self.rng.next_u32();
-            if index != 0 && !self.handshakes.contains(index) && !self.links.contains_key(&index) {
+            let has_link = space.is_some_and(|space| space.has_link(index));
+            if index != 0 && !self.handshakes.contains(index) && !has_link {
                 return index;
             }
         }

@@ -34,6 +34,41 @@ impl Bucket {
     }
 }
 
+/// The same in four bytes, with the rate in its type: `MILLIS` for each event, `BURST` at once. To the millisecond. After
+/// 49 days of silence what was taken before them may count once more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SmallBucket<const MILLIS: u32, const BURST: u32> {
+    /// When the bucket was, or will be, full if nothing more is taken: milliseconds after boot, modulo 2^32.
+    full_at: u32,
+}
+
+impl<const MILLIS: u32, const BURST: u32> SmallBucket<MILLIS, BURST> {
+    /// Time that a full bucket holds, in milliseconds.
+    const DEPTH: u32 = MILLIS * BURST;
+
+    /// A full bucket.
+    pub(super) fn new(now: Moment) -> Self {
+        Self { full_at: millis(now) }
+    }
+
+    /// Takes one event, if there is one left.
+    pub(super) fn take(&mut self, now: Moment) -> bool {
+        let now = millis(now);
+        // More than it can hold is a moment that lies behind: the bucket is full.
+        let missing = Some(self.full_at.wrapping_sub(now)).filter(|missing| *missing <= Self::DEPTH).unwrap_or(0);
+        if missing + MILLIS > Self::DEPTH {
+            return false;
+        }
+        self.full_at = now.wrapping_add(missing + MILLIS);
+        true
+    }
+}
+
+/// Whole milliseconds after boot, modulo 2^32.
+fn millis(now: Moment) -> u32 {
+    (now.as_nanos() / 1_000_000) as u32
+}
+
 /// Notices are told apart by this many hash values: 32 KiB.
 const NOTICE_PLACES: usize = 4096;
 /// Time between two notices to one source.
@@ -53,14 +88,9 @@ pub(super) struct NoticeLimit {
 }
 
 impl NoticeLimit {
-    /// `seeds` key the hash: which sources share a place must not be known outside.
-    pub(super) fn new(seeds: [u64; 4]) -> Self {
-        let [a, b, c, d] = seeds;
-        Self {
-            hasher: ahash::RandomState::with_seeds(a, b, c, d),
-            next: Vec::new(),
-            all: Bucket::new(NOTICES_PER_SECOND, NOTICES_PER_SECOND),
-        }
+    /// `hasher` has secret keys: which sources share a place must not be known outside.
+    pub(super) fn new(hasher: ahash::RandomState) -> Self {
+        Self { hasher, next: Vec::new(), all: Bucket::new(NOTICES_PER_SECOND, NOTICES_PER_SECOND) }
     }
 
     /// Whether a notice may go to `source`; if so, the next may go a second later.
@@ -74,5 +104,25 @@ impl NoticeLimit {
         }
         self.next[place] = now + NOTICE_INTERVAL;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_bucket_is_as_good_as_a_large_one() {
+        let mut now = Moment::from_nanos(u64::from(u32::MAX - 3000) * 1_000_000);
+        let (mut small, mut large) = (SmallBucket::<5, 1000>::new(now), Bucket::new(200, 1000));
+        let mut taken = 0;
+        for step in 0_u64..20_000 {
+            let both = (small.take(now), large.take(now));
+            assert_eq!(both.0, both.1, "step {step}");
+            taken += u32::from(both.0);
+            // Floods, and pauses in which it fills up; on the way the milliseconds wrap.
+            now = now + Duration::from_millis(if step % 4000 == 0 { 4000 } else { step % 3 });
+        }
+        assert!((5000..15_000).contains(&taken), "{taken}");
     }
 }

@@ -11,13 +11,16 @@ use mesh_wire::message::{Message, Target};
 use mesh_wire::route::Slot;
 
 use super::Transfer;
-use super::namespace::Announced;
+use super::links::LinkId;
+use super::namespace::{Announced, Watching};
 use super::timers::Timer;
 use crate::drops::DropReason;
 use crate::seam::{Moment, SocketId};
 
 /// How long a lookup subscribes to changes.
 const TERM: Duration = Duration::from_secs(300);
+/// Time between two looks for subscriptions whose term is over.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(120);
 /// Addresses that one member is told of. Beyond it a lookup is answered, and has to be repeated to learn of a change.
 pub(super) const WATCHING_MAX: usize = 1024;
 /// Addresses that all members of a namespace are told of. A member may watch one more while it watches fewer than are left: so
@@ -30,34 +33,39 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Transfer {
     /// Answers a lookup of the member at `slot`, which came in a datagram of `room` bytes, and subscribes the member.
-    #[expect(clippy::too_many_arguments, reason = "who asks, whom for, and how")]
     pub(super) fn look_up(
         &mut self,
         now: Moment,
-        link: u32,
-        socket: SocketId,
+        link: LinkId,
         slot: Slot,
         request: u32,
         target: Target,
         room: usize,
     ) -> Result<(), DropReason> {
+        let socket = link.socket;
         let space = self.spaces.get_mut(socket).ok_or(DropReason::UnknownSocket)?;
         let found = match target {
-            Target::Address(ip4) => space.holder(ip4),
-            Target::Slot(slot) => space.member_at(slot),
+            Target::Address(ip4) => space.holder(ip4).and_then(|slot| space.record(slot)),
+            Target::Slot(slot) => space.record(slot),
         };
         let watched = match target {
             Target::Address(ip4) => Some(ip4),
-            Target::Slot(_) => found.map(|member| member.ip4),
+            Target::Slot(_) => found.as_ref().map(|peer| peer.ip4),
         };
         // What is sent after this answer has a higher number: should it be overtaken, its reader sees that it is old.
         let change = space.member_at(slot).map_or(0, |member| member.change);
-        let answer = match found.map(|member| member.record()) {
+        let answer = match found {
             Some(peer) => Message::Found { request, change, peer },
             None => Message::NotFound { request, target },
         };
-        if let (Some(ip4), Some(member)) = (watched, space.members.get_mut(&slot.index)) {
-            let (watching, watchers) = (&mut member.watching, &mut space.watchers);
+        if let (Some(ip4), Some(_)) = (watched, space.members.get(slot.index)) {
+            let timers = &mut self.timers;
+            let watching = space.watching.entry(slot.index).or_insert_with(|| {
+                let timer = now + EXPIRE_INTERVAL;
+                timers.set(timer, Timer::Watching(socket, slot.index));
+                Watching { until: BTreeMap::new(), timer }
+            });
+            let (watching, watchers) = (&mut watching.until, &mut space.watchers);
             let has_room =
                 |watching: usize, watchers: usize| watching < WATCHING_MAX.min(WATCHERS_MAX.saturating_sub(watchers));
             if !has_room(watching.len(), watchers.len()) && !watching.contains_key(&ip4) {
@@ -105,35 +113,45 @@ impl Transfer {
 
     fn tell_watchers(&mut self, socket: SocketId, now: Moment, ip4: Ipv4Addr) {
         let Some(space) = self.spaces.get_mut(socket) else { return };
-        let peer = space.holder(ip4).map(|member| member.record());
+        let peer = space.holder(ip4).and_then(|slot| space.record(slot));
         let watchers: Vec<u32> = space.watchers.range((ip4, 0)..=(ip4, u32::MAX)).map(|&(_, index)| index).collect();
         for index in watchers {
             let Some(space) = self.spaces.get_mut(socket) else { return };
-            let Some(member) = space.members.get_mut(&index) else { continue };
-            if member.watching.get(&ip4).is_none_or(|until| *until <= now) {
-                member.watching.remove(&ip4);
+            let Some(member) = space.members.get_mut(index) else { continue };
+            let until = space.watching.get_mut(&index).map(|watching| &mut watching.until);
+            if until.as_ref().and_then(|until| until.get(&ip4)).is_none_or(|until| *until <= now) {
+                if let Some(until) = until {
+                    until.remove(&ip4);
+                }
                 space.watchers.remove(&(ip4, index));
                 continue;
             }
             // The number counts up even if the message finds no room: then its reader sees the gap.
             member.change = member.change.wrapping_add(1);
-            let (link, number) = (member.link, member.change);
+            let (link, number) = (LinkId { socket, index: member.link() }, member.change);
             self.say(link, &Message::Change { number, ip4, peer: peer.clone() });
         }
     }
 
     /// Ends a member's subscriptions whose term is over.
-    pub(super) fn expire_watching(&mut self, now: Moment, socket: SocketId, index: u32) {
+    pub(super) fn watching_due(&mut self, now: Moment, socket: SocketId, index: u32) {
         let Some(space) = self.spaces.get_mut(socket) else { return };
-        let Some(member) = space.members.get_mut(&index) else { return };
-        drop_expired(now, index, &mut member.watching, &mut space.watchers);
+        let Some(watching) = space.watching.get_mut(&index) else { return };
+        drop_expired(now, index, &mut watching.until, &mut space.watchers);
+        if watching.until.is_empty() {
+            space.watching.remove(&index);
+        } else {
+            watching.timer = now + EXPIRE_INTERVAL;
+            self.timers.set(watching.timer, Timer::Watching(socket, index));
+        }
     }
 
     /// Ends all subscriptions of a member.
     pub(super) fn stop_watching(&mut self, socket: SocketId, index: u32) {
         let Some(space) = self.spaces.get_mut(socket) else { return };
-        let Some(member) = space.members.get_mut(&index) else { return };
-        for ip4 in std::mem::take(&mut member.watching).into_keys() {
+        let Some(watching) = space.watching.remove(&index) else { return };
+        self.timers.cancel(watching.timer, Timer::Watching(socket, index));
+        for ip4 in watching.until.into_keys() {
             space.watchers.remove(&(ip4, index));
         }
     }

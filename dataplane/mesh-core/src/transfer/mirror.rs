@@ -11,8 +11,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 
-use mesh_wire::route::Slot;
-
 use super::forward::{self, Verdict};
 use super::slots::{Place, SlotTable};
 use super::{Reply, Transfer};
@@ -93,7 +91,7 @@ impl Transfer {
         }
         self.mirrored.insert(namespace, socket);
         self.mirrors[at] =
-            Some(Box::new(Mirror { number: namespace, slots: SlotTable::default(), datagrams: 0, bytes: 0 }));
+            Some(Box::new(Mirror { number: namespace, slots: SlotTable::new(socket), datagrams: 0, bytes: 0 }));
     }
 
     /// The next change of a table that is mirrored elsewhere.
@@ -103,8 +101,8 @@ impl Transfer {
         }
         for &socket in self.shared.values() {
             let Some(space) = self.spaces.get_mut(socket) else { continue };
-            if let Some((index, place)) = space.slots.journaled() {
-                let holder = place.endpoint.map(|endpoint| (place.generation, endpoint.remote, endpoint.local));
+            if let Some((index, holder)) = space.slots.journaled() {
+                let holder = holder.map(|(generation, endpoint)| (generation, endpoint.remote, endpoint.local));
                 return Some(SlotChange { namespace: space.number, index, holder });
             }
         }
@@ -138,7 +136,9 @@ impl Transfer {
         let datagram = &mut handed.datagram[..];
         let Some(space) = self.spaces.get_mut(socket) else { return self.drops.count(DropReason::UnknownSocket) };
         // What the mirror did not know yet, this table may.
-        if let Verdict::Forward { source, to } = forward::judge(datagram, &from, &space.slots) {
+        if let Verdict::Forward { source, to } = forward::judge(datagram, &from, &space.slots)
+            && let Some(to) = space.slots.endpoint(to)
+        {
             let Some(slab) = slab.append(datagram) else { return self.drops.count(DropReason::NoRoom) };
             space.slots.note(source, 1, datagram.len() as u64);
             space.datagrams += 1;
@@ -172,6 +172,7 @@ impl Transfer {
             let mut end = (at + stride).min(train.len());
             match forward::judge(&train[at..end], &from, &mirror.slots) {
                 Verdict::Forward { source, to } => {
+                    let Some(to) = mirror.slots.endpoint(to) else { return };
                     end = forward::run_end(train, at, stride);
                     let (datagrams, bytes) = ((end - at).div_ceil(stride) as u64, (end - at) as u64);
                     mirror.slots.note(source, datagrams, bytes);
@@ -209,15 +210,5 @@ impl Transfer {
             members: mirror.slots.places().filter_map(used).collect(),
         };
         self.mirrors.iter().flatten().map(|mirror| share(mirror)).collect()
-    }
-}
-
-impl SlotTable {
-    /// Counts what was forwarded from a slot.
-    pub(super) fn note(&mut self, source: Slot, datagrams: u64, bytes: u64) {
-        if let Some(place) = self.get_mut(source) {
-            place.datagrams += datagrams;
-            place.bytes += bytes;
-        }
     }
 }

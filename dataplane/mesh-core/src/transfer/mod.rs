@@ -8,7 +8,8 @@
 //! 2. `handshake.rs`: who is it;
 //! 3. `control.rs`, on the sessions in `links.rs`: what does it say;
 //! 4. `registry.rs` with `tickets.rs`: who holds which address; `lookups.rs`: who is told;
-//! 5. `timers.rs`, `limits.rs`: when, and how often at most.
+//! 5. `members.rs`: the many who hold one, in little memory each, by `compact.rs` and `exits.rs`;
+//! 6. `timers.rs`, `limits.rs`: when, and how often at most.
 //!
 //! `mirror.rs` is for namespaces that several threads share.
 //!
@@ -39,12 +40,15 @@ use crate::session::mac::CookieJar;
 use crate::session::random::Generator;
 use crate::session::token::NamespaceKeys;
 
+mod compact;
 mod control;
+mod exits;
 mod forward;
 mod handshake;
 mod limits;
 mod links;
 mod lookups;
+mod members;
 mod mirror;
 mod namespace;
 mod registry;
@@ -65,7 +69,7 @@ pub use status::{Counters, Event, LeftReason, MemberStatus, NamespaceStatus, Ref
 use forward::Verdict;
 use handshake::Handshakes;
 use limits::{Bucket, NoticeLimit};
-use links::Link;
+use links::LinkId;
 use mirror::Mirror;
 use namespace::Namespace;
 use spaces::Spaces;
@@ -108,6 +112,8 @@ pub struct Transfer {
     boot: u64,
     started: Moment,
     rng: Generator,
+    /// For the tables of members.
+    hasher: Arc<ahash::RandomState>,
     spaces: Spaces,
     /// By socket: namespaces that another thread is home to.
     mirrors: Vec<Option<Box<Mirror>>>,
@@ -119,7 +125,6 @@ pub struct Transfer {
     changes_pending: Arc<AtomicUsize>,
     /// What waits to be handed to the home of its namespace.
     handed: VecDeque<Handed>,
-    links: BTreeMap<u32, Link>,
     handshakes: Handshakes,
     cookies: CookieJar,
     tickets: TicketOffice,
@@ -142,7 +147,11 @@ impl Transfer {
         let tickets = TicketOffice::new(config.ticket_key);
         config.seed.zeroize();
         config.ticket_key.zeroize();
-        let hash_seeds = [rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()];
+        let mut hasher = || {
+            let [a, b, c, d] = std::array::from_fn(|_| rng.next_u64());
+            ahash::RandomState::with_seeds(a, b, c, d)
+        };
+        let (notices, hasher) = (NoticeLimit::new(hasher()), Arc::new(hasher()));
         Self {
             static_key: config.static_key,
             boot: config.boot,
@@ -153,7 +162,6 @@ impl Transfer {
             shared: BTreeMap::new(),
             changes_pending: Arc::default(),
             handed: VecDeque::new(),
-            links: BTreeMap::new(),
             handshakes: Handshakes::default(),
             cookies: CookieJar::new(*rng.secret(), now),
             tickets,
@@ -161,12 +169,13 @@ impl Transfer {
             jobs: VecDeque::new(),
             out: VecDeque::new(),
             events: VecDeque::new(),
-            notices: NoticeLimit::new(hash_seeds),
+            notices,
             errors: Bucket::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             counters: Counters::default(),
             drops: Drops::default(),
             #[cfg(feature = "slow")]
             slow: slow::Slow::default(),
+            hasher,
             rng,
         }
     }
@@ -175,7 +184,7 @@ impl Transfer {
     /// before is as if removed first.
     pub fn add_namespace(&mut self, socket: SocketId, namespace: u16, keys: impl Into<Arc<NamespaceKeys>>) {
         self.remove_namespace(socket);
-        self.spaces.insert(socket, Namespace::new(namespace, keys.into()));
+        self.spaces.insert(socket, Namespace::new(socket, namespace, keys.into(), Arc::clone(&self.hasher)));
     }
 
     /// Forgets a namespace and all its members. What still arrives on the socket is dropped.
@@ -187,23 +196,21 @@ impl Transfer {
         self.mirrored.retain(|_, mirrored| *mirrored != socket);
         self.shared.retain(|_, shared| *shared != socket);
         let Some(space) = self.spaces.remove(socket) else { return };
-        for (index, member) in space.members {
-            self.timers.cancel(member.lease_timer, Timer::Lease(socket, index));
-            if let Some(rival) = member.rival {
-                self.timers.cancel(rival.timer, Timer::Rival(socket, index));
-            }
+        if let Some(due) = space.leases_due {
+            self.timers.cancel(due, Timer::Leases(socket));
+        }
+        for (index, guest) in space.guests {
+            self.timers.cancel(guest.ends, Timer::Link(LinkId { socket, index }));
+        }
+        for (index, rival) in space.rivals {
+            self.timers.cancel(rival.timer, Timer::Rival(socket, index));
+        }
+        for (index, watching) in space.watching {
+            self.timers.cancel(watching.timer, Timer::Watching(socket, index));
         }
         for (ip4, recent) in space.announced {
             self.timers.cancel(recent.ends, Timer::Announced(socket, ip4));
         }
-        let timers = &mut self.timers;
-        self.links.retain(|&index, link| {
-            let stays = link.endpoint.socket != socket;
-            if let (false, Some(ends)) = (stays, link.ends) {
-                timers.cancel(ends, Timer::Link(index));
-            }
-            stays
-        });
         self.out.retain(|(to, _)| to.socket != socket);
     }
 
@@ -236,7 +243,6 @@ impl Transfer {
         self.shared.clear();
         self.handed.clear();
         self.handshakes = Handshakes::default();
-        self.links.clear();
         self.timers.clear();
         self.jobs.clear();
         self.out.clear();
@@ -264,6 +270,7 @@ impl Transfer {
             };
             match forward::judge(&train[at..end], &from, &space.slots) {
                 Verdict::Forward { source, to } => {
+                    let Some(to) = space.slots.endpoint(to) else { return };
                     end = forward::run_end(train, at, stride);
                     let (bytes, datagrams) = ((end - at) as u64, (end - at).div_ceil(stride) as u64);
                     #[cfg(feature = "slow")]
@@ -339,19 +346,18 @@ impl Transfer {
     }
 
     /// Answers a request that came on a link in a datagram of `room` bytes; not where the answer would be longer than that.
-    fn answer(&mut self, link: u32, message: &Message, room: usize) -> Result<(), DropReason> {
-        let link = self.links.get_mut(&link).ok_or(DropReason::UnknownSession)?;
-        let sealed = link.seal_answer(message, room)?;
-        let to = link.endpoint;
+    fn answer(&mut self, link: LinkId, message: &Message, room: usize) -> Result<(), DropReason> {
+        let mut party = self.party(link).ok_or(DropReason::UnknownSession)?;
+        let (to, sealed) = (party.endpoint, party.seal_answer(message, room)?);
         self.queue(to, sealed);
         Ok(())
     }
 
     /// Seals a message on a link, to be sent where that has proven itself: what nobody asked for.
-    fn say(&mut self, link: u32, message: &Message) {
-        let Some(link) = self.links.get_mut(&link) else { return };
-        let Some(sealed) = link.seal(message) else { return };
-        let to = link.endpoint;
+    fn say(&mut self, link: LinkId, message: &Message) {
+        let Some(mut party) = self.party(link) else { return };
+        let to = party.endpoint;
+        let Some(sealed) = party.seal(message) else { return };
         self.queue(to, sealed);
     }
 
@@ -394,9 +400,10 @@ impl Node for Transfer {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Handshake(index) => self.forget_handshake(index),
-                Timer::Link(index) => self.end_link(index),
+                Timer::Link(id) => drop(self.take_guest(id)),
                 Timer::Announced(socket, ip4) => self.announced_due(now, socket, ip4),
-                Timer::Lease(socket, index) => self.lease_due(now, socket, index),
+                Timer::Leases(socket) => self.leases_due(now, socket),
+                Timer::Watching(socket, index) => self.watching_due(now, socket, index),
                 Timer::Rival(socket, index) => self.rival_due(now, socket, index),
             }
         }

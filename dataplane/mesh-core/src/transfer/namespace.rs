@@ -1,4 +1,5 @@
 //! Namespaces: isolated virtual networks, one for each socket. An empty one costs a few hundred bytes.
+//! A member costs some 250; `tests/memory.rs` weighs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -8,8 +9,10 @@ use std::time::Duration;
 use mesh_wire::message::PeerRecord;
 use mesh_wire::route::Slot;
 
+use super::links::Guest;
+use super::members::{Member, Members};
 use super::slots::SlotTable;
-use crate::seam::{Endpoint, Moment};
+use crate::seam::{Endpoint, Moment, SocketId};
 use crate::session::PublicKey;
 use crate::session::token::NamespaceKeys;
 
@@ -21,12 +24,18 @@ pub(super) struct Namespace {
     pub(super) keys: Arc<NamespaceKeys>,
     /// What the forwarding path reads.
     pub(super) slots: SlotTable,
-    /// By index of their slots.
-    pub(super) members: BTreeMap<u32, Member>,
-    /// Who holds an address.
-    pub(super) by_ip4: BTreeMap<Ipv4Addr, u32>,
-    /// Who has a key.
-    pub(super) by_key: BTreeMap<PublicKey, u32>,
+    pub(super) members: Members,
+    /// When leases are looked at next; `None`: there are none.
+    pub(super) leases_due: Option<Moment>,
+    /// Links that no member is told things on, by index.
+    pub(super) guests: BTreeMap<u32, Guest>,
+    /// Other starts with the key of a member that want its place, by its slot's index. So are the next two: what few members have
+    /// costs the others nothing.
+    pub(super) rivals: BTreeMap<u32, Rival>,
+    /// Where members seem to be now.
+    pub(super) challenges: BTreeMap<u32, Challenge>,
+    /// The addresses that members are told of.
+    pub(super) watching: BTreeMap<u32, Watching>,
     /// Addresses that only one key may hold.
     pub(super) reserved: BTreeMap<Ipv4Addr, PublicKey>,
     /// Who is told of changes of an address.
@@ -35,43 +44,10 @@ pub(super) struct Namespace {
     pub(super) announced: BTreeMap<Ipv4Addr, Announced>,
     /// Handshakes under way.
     pub(super) handshakes: usize,
-    /// Links that no member holds.
-    pub(super) guests: usize,
     /// Datagrams forwarded, since the start.
     pub(super) datagrams: u64,
     /// Bytes of those, UDP payload only.
     pub(super) bytes: u64,
-}
-
-/// A gateway that holds an address.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) slot: Slot,
-    pub(super) key: PublicKey,
-    pub(super) ip4: Ipv4Addr,
-    pub(super) name: String,
-    /// Random number of its start.
-    pub(super) boot: u64,
-    /// Number of its last request to register.
-    pub(super) request: u32,
-    /// Index of the link it is told things on.
-    pub(super) link: u32,
-    /// When it registered here.
-    pub(super) since: Moment,
-    /// How long it had held its address before, by its ticket; `None`: it came without one.
-    pub(super) before: Option<Duration>,
-    /// Its last authenticated word.
-    pub(super) heard: Moment,
-    /// When its lease is looked at next.
-    pub(super) lease_timer: Moment,
-    /// Number of the last change it was told.
-    pub(super) change: u32,
-    /// The addresses it is told of, and until when.
-    pub(super) watching: BTreeMap<Ipv4Addr, Moment>,
-    /// Another start with its key that wants its place.
-    pub(super) rival: Option<Box<Rival>>,
-    /// Where it seems to be now.
-    pub(super) challenge: Option<Box<Challenge>>,
 }
 
 /// What a gateway asks for.
@@ -90,6 +66,7 @@ pub(super) struct Claim {
 /// Another start of a gateway, waiting until the earlier one has shown that it is gone.
 #[derive(Debug)]
 pub(super) struct Rival {
+    /// Index of its link.
     pub(super) link: u32,
     pub(super) claim: Claim,
     /// What the probes carry.
@@ -122,20 +99,37 @@ pub(super) struct Challenge {
     pub(super) keepalive: Option<(u32, usize)>,
 }
 
+/// What a member is told changes of.
+#[derive(Debug)]
+pub(super) struct Watching {
+    /// The addresses, and until when.
+    pub(super) until: BTreeMap<Ipv4Addr, Moment>,
+    /// When it is looked at next for what has ended.
+    pub(super) timer: Moment,
+}
+
 impl Namespace {
-    pub(super) fn new(number: u16, keys: Arc<NamespaceKeys>) -> Self {
+    /// An empty one. `hasher` has secret keys.
+    pub(super) fn new(
+        socket: SocketId,
+        number: u16,
+        keys: Arc<NamespaceKeys>,
+        hasher: Arc<ahash::RandomState>,
+    ) -> Self {
         Self {
             number,
             keys,
-            slots: SlotTable::default(),
-            members: BTreeMap::new(),
-            by_ip4: BTreeMap::new(),
-            by_key: BTreeMap::new(),
+            slots: SlotTable::new(socket),
+            members: Members::new(hasher),
+            leases_due: None,
+            guests: BTreeMap::new(),
+            rivals: BTreeMap::new(),
+            challenges: BTreeMap::new(),
+            watching: BTreeMap::new(),
             reserved: BTreeMap::new(),
             watchers: BTreeSet::new(),
             announced: BTreeMap::new(),
             handshakes: 0,
-            guests: 0,
             datagrams: 0,
             bytes: 0,
         }
@@ -143,28 +137,19 @@ impl Namespace {
 
     /// The member that holds `slot`, in that generation.
     pub(super) fn member_at(&self, slot: Slot) -> Option<&Member> {
-        self.members.get(&slot.index).filter(|member| member.slot == slot)
+        self.slots.get(slot)?;
+        self.members.get(slot.index)
     }
 
-    /// The same, to be changed.
-    pub(super) fn member_at_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.members.get_mut(&slot.index).filter(|member| member.slot == slot)
+    /// The slot of the member that holds `ip4`.
+    pub(super) fn holder(&self, ip4: Ipv4Addr) -> Option<Slot> {
+        self.slots.holder(self.members.by_ip4(ip4)?)
     }
 
-    /// The member that holds `ip4`.
-    pub(super) fn holder(&self, ip4: Ipv4Addr) -> Option<&Member> {
-        self.members.get(self.by_ip4.get(&ip4)?)
-    }
-}
-
-impl Member {
-    /// How long it has held its address.
-    pub(super) fn age(&self, now: Moment) -> Duration {
-        now.since(self.since) + self.before.unwrap_or_default()
-    }
-
-    /// What its peers are told.
-    pub(super) fn record(&self) -> PeerRecord {
-        PeerRecord { ip4: self.ip4, key: self.key, slot: self.slot, boot: self.boot, name: self.name.clone() }
+    /// What a member's peers are told of it.
+    pub(super) fn record(&self, slot: Slot) -> Option<PeerRecord> {
+        let member = self.member_at(slot)?;
+        let (key, name) = (*member.key(), member.name.as_str().to_owned());
+        Some(PeerRecord { ip4: member.ip4(), key, slot, boot: member.boot, name })
     }
 }

@@ -6,6 +6,7 @@ use mesh_wire::message::RefusedReason;
 use serde::Serialize;
 
 use super::Transfer;
+use super::namespace::Namespace;
 use crate::drops::Drops;
 use crate::seam::Moment;
 
@@ -203,17 +204,17 @@ impl Transfer {
     /// The state of everything, for people and tools. It goes through all members: not for each packet.
     pub fn status(&self, now: Moment) -> Status {
         let namespaces = self.spaces.iter().map(|space| {
-            let members = space.members.values().map(|member| {
-                let place = space.slots.get(member.slot);
+            let members = space.members.iter().map(|(index, member)| {
+                let place = space.slots.holder(index).and_then(|slot| space.slots.get(slot));
                 MemberStatus {
-                    ip: member.ip4,
-                    name: member.name.clone(),
-                    endpoint: place.map(|(_, endpoint)| endpoint.remote),
-                    slot: member.slot.index,
+                    ip: member.ip4(),
+                    name: member.name.as_str().to_owned(),
+                    endpoint: place.and_then(|place| space.slots.endpoint(place)).map(|endpoint| endpoint.remote),
+                    slot: index,
                     age_seconds: member.age(now).as_secs(),
-                    heard_seconds: now.since(member.heard).as_secs(),
-                    datagrams_forwarded: place.map_or(0, |(place, _)| place.datagrams),
-                    bytes_forwarded: place.map_or(0, |(place, _)| place.bytes),
+                    heard_seconds: now.since(member.heard()).as_secs(),
+                    datagrams_forwarded: place.map_or(0, |place| place.datagrams),
+                    bytes_forwarded: place.map_or(0, |place| place.bytes),
                 }
             });
             NamespaceStatus {
@@ -229,7 +230,7 @@ impl Transfer {
             counters: self.counters,
             drops: self.drops.clone(),
             handshakes_pending: self.handshakes.len(),
-            control_sessions: self.links.len(),
+            control_sessions: self.spaces.iter().map(Namespace::links).sum(),
         }
     }
 }

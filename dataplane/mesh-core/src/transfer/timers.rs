@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use super::links::LinkId;
 use crate::seam::{Moment, SocketId};
 
 /// What has a deadline. Each has one at a time and knows it, so that it can be cancelled: the set never holds more entries than
@@ -11,10 +12,12 @@ use crate::seam::{Moment, SocketId};
 pub(super) enum Timer {
     /// A handshake is forgotten.
     Handshake(u32),
-    /// A link ends.
-    Link(u32),
-    /// A member's lease may have run out.
-    Lease(SocketId, u32),
+    /// A guest's link ends.
+    Link(LinkId),
+    /// The lease of a namespace's quietest member may have run out.
+    Leases(SocketId),
+    /// Subscriptions of a member may have ended.
+    Watching(SocketId, u32),
     /// A member is probed again, or was silent and loses its place to its rival.
     Rival(SocketId, u32),
     /// Changes of an address may be told again.

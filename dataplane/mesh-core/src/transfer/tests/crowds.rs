@@ -139,7 +139,7 @@ fn sessions_that_no_member_holds_are_bounded() {
             gateway
         })
         .collect();
-    assert_eq!(world.transfer.spaces.get(FIRST).unwrap().guests, 1500);
+    assert_eq!(world.transfer.spaces.get(FIRST).unwrap().guests.len(), 1500);
     for _ in 0..8 {
         world.pass(Duration::from_secs(1));
         for gateway in &mut refused {
@@ -147,11 +147,12 @@ fn sessions_that_no_member_holds_are_bounded() {
             gateway.ask(&mut world, &register);
         }
     }
-    let guests = world.transfer.spaces.get(FIRST).unwrap().guests;
-    assert!(guests <= 1025, "{guests}");
-    assert_eq!(world.transfer.links.len(), guests + 1);
+    let space = world.transfer.spaces.get(FIRST).unwrap();
+    assert!(space.guests.len() <= 1025, "{}", space.guests.len());
+    assert_eq!(space.links(), space.guests.len() + 1);
     world.pass(Duration::from_secs(6));
-    assert_eq!((world.transfer.links.len(), world.transfer.spaces.get(FIRST).unwrap().guests), (1, 0));
+    let space = world.transfer.spaces.get(FIRST).unwrap();
+    assert_eq!((space.links(), space.guests.len()), (1, 0));
 }
 
 fn lookup(ip4: Ipv4Addr) -> Message {
@@ -243,7 +244,7 @@ fn subscriptions_of_a_namespace_are_bounded_and_few_find_room() {
     }
     let space = world.transfer.spaces.get(FIRST).unwrap();
     assert_eq!(space.watchers.len(), WATCHERS_MAX - 5, "one may watch as many as are left");
-    assert_eq!(space.members.values().map(|member| member.watching.len()).sum::<usize>(), 5);
+    assert_eq!(space.watching.values().map(|watching| watching.until.len()).sum::<usize>(), 5);
     // The next one finds room too.
     let mut other = Gateway::new(FIRST, 2).join(&mut world);
     other.ask(&mut world, &lookup(address(5000)));

@@ -132,14 +132,19 @@ impl World {
     /// The addresses that are held. All indexes must agree about them.
     pub(super) fn members(&self) -> Vec<Ipv4Addr> {
         for space in self.transfer.spaces.iter() {
-            for (index, member) in &space.members {
-                assert_eq!(space.by_ip4.get(&member.ip4), Some(index));
-                assert_eq!(space.by_key.get(&member.key), Some(index));
-                assert!(space.slots.get(member.slot).is_some());
-                assert_eq!(self.transfer.links[&member.link].slot, member.slot);
-                assert_eq!(self.transfer.links[&member.link].ends, None);
+            space.members.check();
+            for (index, member) in space.members.iter() {
+                assert!(space.slots.holder(index).is_some_and(|slot| space.holder(member.ip4()) == Some(slot)));
+                assert!(!space.guests.contains_key(&member.link()));
             }
-            assert_eq!((space.by_ip4.len(), space.by_key.len()), (space.members.len(), space.members.len()));
+            assert_eq!(
+                space.slots.places().filter(|(index, _)| space.slots.holder(*index).is_some()).count(),
+                space.members.len()
+            );
+            for index in space.rivals.keys().chain(space.challenges.keys()).chain(space.watching.keys()) {
+                assert!(space.members.get(*index).is_some(), "what is kept of a member goes with it");
+            }
+            assert_eq!(space.leases_due.is_some(), space.members.len() > 0);
         }
         let status = self.transfer.status(self.now);
         status.namespaces.iter().flat_map(|space| &space.members).map(|member| member.ip).collect()
