@@ -76,7 +76,7 @@ mod tests {
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name:?}");
         }
         let on_request = names.iter().filter(|name| is_on_request(name)).count();
-        assert_eq!(on_request, 2 + ours::OTHER_NAMES.len() + ours::ABLATIONS.len());
+        assert_eq!(on_request, 3 + ours::OTHER_NAMES.len() + ours::ABLATIONS.len());
         assert!(!names.contains(&ABLATIONS), "that is none of them");
         names.sort_unstable();
         names.dedup();

@@ -85,6 +85,13 @@ impl RawKeys {
         Self { cipher, sealing: packet_key(cipher, sealing), opening: packet_key(cipher, opening) }
     }
 
+    /// The same keys elsewhere: here they are wiped. A value that is moved leaves its bytes behind, in memory that may live long.
+    pub fn take(&mut self) -> Self {
+        let none = || Zeroizing::new([0; 32]);
+        let empty = Self { cipher: self.cipher, sealing: none(), opening: none() };
+        std::mem::replace(self, empty)
+    }
+
     /// The cipher these keys are for.
     pub fn cipher(&self) -> Cipher {
         self.cipher

@@ -74,7 +74,7 @@ impl Transfer {
             Message::Lookup { request, target } => {
                 return self.look_up(now, id, slot, request, target, room);
             }
-            Message::Goodbye => self.remove_member(now, from.socket, slot.index, LeftReason::Goodbye, true),
+            Message::Goodbye => drop(self.remove_member(now, from.socket, slot.index, LeftReason::Goodbye, true)),
             Message::Probe { seq } => return self.answer(id, &Message::ProbeReply { seq }, room),
             Message::ProbeReply { seq } => {
                 if !self.refuse_rival(from.socket, slot, seq) {

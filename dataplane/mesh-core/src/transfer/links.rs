@@ -163,7 +163,7 @@ impl Namespace {
             let (state, keys) = member.link_mut();
             return Some(Party { state, keys, key, endpoint, slot, serves: true });
         }
-        let Guest { link: Link { state, keys }, key, endpoint, slot, .. } = self.guests.get_mut(&index)?;
+        let Guest { link: Link { state, keys }, key, endpoint, slot, .. } = &mut **self.guests.get_mut(&index)?;
         Some(Party { state, keys, key: *key, endpoint: *endpoint, slot: *slot, serves: false })
     }
 
@@ -206,15 +206,16 @@ impl Transfer {
         let id = LinkId { socket: endpoint.socket, index: link.state.index };
         let Some(space) = self.spaces.get_mut(id.socket) else { return };
         let ends = now + life;
-        space.guests.insert(id.index, Guest { link, key, endpoint, slot, ends });
+        space.guests.insert(id.index, Box::new(Guest { link, key, endpoint, slot, ends }));
         self.timers.set(ends, Timer::Link(id));
     }
 
     /// Takes a guest's link, to serve a member or to end.
     pub(super) fn take_guest(&mut self, id: LinkId) -> Option<Link> {
-        let guest = self.spaces.get_mut(id.socket)?.guests.remove(&id.index)?;
+        let mut guest = self.spaces.get_mut(id.socket)?.guests.remove(&id.index)?;
         self.timers.cancel(guest.ends, Timer::Link(id));
-        Some(guest.link)
+        let keys = guest.link.keys.take();
+        Some(Link { state: guest.link.state, keys })
     }
 
     /// A guest has asked again: it may stay, unless there are too many.
@@ -228,6 +229,11 @@ impl Transfer {
             self.timers.cancel(before, Timer::Link(id));
             self.timers.set(now + HANDSHAKE_LIFE, Timer::Link(id));
         }
+    }
+
+    /// Whether a link that has served a member may stay for a while as a guest.
+    pub(super) fn has_guest_room(&self, socket: SocketId) -> bool {
+        self.spaces.get(socket).is_some_and(|space| space.guests.len() < GUESTS_KEPT)
     }
 
     /// A link was refused: if it is a guest and there are too many, it ends.

@@ -107,7 +107,7 @@ impl Member {
     }
 }
 
-/// All members of a namespace. None: no memory.
+/// All members of a namespace. Before the first one: no memory.
 #[derive(Debug)]
 pub(super) struct Members {
     records: Records,
@@ -212,7 +212,8 @@ impl Members {
         let number = link.state.index;
         let member = records.get_mut(index)?;
         let state = std::mem::replace(&mut member.link, link.state);
-        let before = Link { state, keys: std::mem::replace(&mut member.link_keys, link.keys) };
+        let before = Link { state, keys: member.link_keys.take() };
+        member.link_keys = link.keys;
         strike(by_link, index, hasher.hash_one(before.state.index));
         enter(by_link, records, index, hasher.hash_one(number), |member| hasher.hash_one(member.link()));
         Some(before)
@@ -333,7 +334,10 @@ impl Records {
     fn remove(&mut self, index: u16) -> Option<Member> {
         let (chunk, place) = place(index);
         let chunk = self.0.get_mut(chunk)?;
-        let member = chunk.as_mut()?.records[place].take()?;
+        let record = &mut chunk.as_mut()?.records[place];
+        let keys = record.as_mut()?.link_keys.take();
+        let mut member = record.take()?;
+        member.link_keys = keys;
         if let Some(there) = chunk {
             there.count -= 1;
             if there.count == 0 {

@@ -28,7 +28,7 @@ pub(super) struct Namespace {
     /// When leases are looked at next; `None`: there are none.
     pub(super) leases_due: Option<Moment>,
     /// Links that no member is told things on, by index.
-    pub(super) guests: BTreeMap<u32, Guest>,
+    pub(super) guests: BTreeMap<u32, Box<Guest>>,
     /// Other starts with the key of a member that want its place, by its slot's index. So are the next two: what few members have
     /// costs the others nothing.
     pub(super) rivals: BTreeMap<u32, Rival>,

@@ -84,7 +84,10 @@ impl Transfer {
         let Some(slot) = space.slots.take(endpoint, &mut self.rng) else {
             return self.refuse(id, &claim, RefusedReason::Full);
         };
-        let Some(link) = self.take_guest(id) else { return };
+        let Some(link) = self.take_guest(id) else {
+            debug_assert!(false, "who is admitted has come on a link of no member");
+            return self.free_slot(slot, id.socket);
+        };
         let Some(space) = self.spaces.get_mut(id.socket) else { return };
         let (namespace, ip4, request, room) = (space.number, claim.ip4, claim.request, claim.room);
         let mut member = Member::new(now, link, key, ip4);
@@ -136,7 +139,7 @@ impl Transfer {
             // It knows nothing of what its earlier start asked for, and what that says is not heard any more.
             member.change = 0;
             self.stop_watching(socket, slot.index);
-        } else if let Some(link) = old_link {
+        } else if let Some(link) = old_link.filter(|_| self.has_guest_room(socket)) {
             self.add_guest(now, OLD_LINK_LIFE, link, key, old_endpoint, slot);
         }
         if claim.ip4 != old_ip4 {
@@ -265,7 +268,10 @@ impl Transfer {
         while let Some((index, ends)) = self.spaces.get(socket).and_then(|space| space.members.quietest())
             && ends <= now
         {
-            self.remove_member(now, socket, index, LeftReason::Silent, true);
+            if !self.remove_member(now, socket, index, LeftReason::Silent, true) {
+                debug_assert!(false, "a member has a slot");
+                break;
+            }
         }
         if let Some(space) = self.spaces.get_mut(socket) {
             space.leases_due = None;
@@ -290,13 +296,26 @@ impl Transfer {
         }
     }
 
-    /// Takes a member out. `tell`: its watchers hear that nobody holds the address.
-    pub(super) fn remove_member(&mut self, now: Moment, socket: SocketId, index: u32, reason: LeftReason, tell: bool) {
+    fn free_slot(&mut self, slot: Slot, socket: SocketId) {
+        if let Some(space) = self.spaces.get_mut(socket) {
+            space.slots.free(slot);
+        }
+    }
+
+    /// Takes a member out. `tell`: its watchers hear that nobody holds the address. `false`: there was none.
+    pub(super) fn remove_member(
+        &mut self,
+        now: Moment,
+        socket: SocketId,
+        index: u32,
+        reason: LeftReason,
+        tell: bool,
+    ) -> bool {
         self.stop_watching(socket, index);
-        let Some(space) = self.spaces.get_mut(socket) else { return };
-        let Some(slot) = space.slots.holder(index) else { return };
-        let Some(endpoint) = space.slots.endpoint_of(slot) else { return };
-        let Some(member) = space.members.remove(index) else { return };
+        let Some(space) = self.spaces.get_mut(socket) else { return false };
+        let Some(slot) = space.slots.holder(index) else { return false };
+        let Some(endpoint) = space.slots.endpoint_of(slot) else { return false };
+        let Some(member) = space.members.remove(index) else { return false };
         space.slots.free(slot);
         space.challenges.remove(&index);
         let rival = space.rivals.remove(&index);
@@ -313,12 +332,12 @@ impl Transfer {
             self.timers.cancel(rival.timer, Timer::Rival(socket, index));
             let id = LinkId { socket, index: rival.link };
             if reason == LeftReason::Displaced {
-                return self.refuse(id, &rival.claim, RefusedReason::AddressTaken);
-            }
-            // What it waited for has happened.
-            if let Some((key, endpoint)) = self.party(id).map(|party| (party.key, party.endpoint)) {
+                self.refuse(id, &rival.claim, RefusedReason::AddressTaken);
+            } else if let Some((key, endpoint)) = self.party(id).map(|party| (party.key, party.endpoint)) {
+                // What it waited for has happened.
                 self.admit(now, id, key, endpoint, rival.claim);
             }
         }
+        true
     }
 }

@@ -155,6 +155,35 @@ fn sessions_that_no_member_holds_are_bounded() {
     assert_eq!((space.links(), space.guests.len()), (1, 0));
 }
 
+/// A member may have many sessions, and change from one to another: those it has left are bounded, too.
+#[test]
+fn sessions_that_a_member_has_left_are_bounded() {
+    let mut world = World::new();
+    let first = Gateway::new(FIRST, 1).join(&mut world);
+    let mut sessions: Vec<_> = (0..1500_u32)
+        .map(|n| {
+            let mut gateway = Gateway::new(FIRST, 1);
+            (gateway.ip4, gateway.boot) = (first.ip4, first.boot);
+            gateway.endpoint = at(FIRST, &format!("203.0.113.66:{}", 1000 + n));
+            gateway.register(&mut world);
+            gateway
+        })
+        .collect();
+    assert!(world.transfer.spaces.get(FIRST).unwrap().guests.len() <= 1024);
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(3));
+        for session in &mut sessions {
+            let register = session.register_message();
+            session.ask(&mut world, &register);
+        }
+        let space = world.transfer.spaces.get(FIRST).unwrap();
+        assert!(space.guests.len() <= 1024, "{}", space.guests.len());
+        assert_eq!(space.links(), space.guests.len() + 1);
+    }
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.transfer.spaces.get(FIRST).unwrap().links(), 1);
+}
+
 fn lookup(ip4: Ipv4Addr) -> Message {
     Message::Lookup { request: 1, target: Target::Address(ip4) }
 }
