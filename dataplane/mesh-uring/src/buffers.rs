@@ -113,22 +113,28 @@ impl Pool {
 
     /// How many buffers are to be provided to quiet sockets.
     pub(crate) fn depth(&self) -> u16 {
-        let most = self.buffers - self.busy_depth * 2;
+        let most = self.quiet_most();
         if self.without.technique(Technique::Shallow) {
             return most;
         }
         self.trains.trains().max(self.floor).min(most)
     }
 
+    /// What can be provided to quiet sockets at most.
+    fn quiet_most(&self) -> u16 {
+        // What a flood has left in its ring is not there for others.
+        self.buffers - (self.busy_depth * 2).max(self.available(Lane::Busy))
+    }
+
     /// Whether it is for the length of the trains that not all buffers are provided.
     pub(crate) fn is_shallow(&self) -> bool {
-        self.depth() < self.buffers
+        self.depth() < self.quiet_most()
     }
 
     /// Provides twice as many buffers from now on, up to the bound.
     pub(crate) fn deepen(&mut self) {
-        self.floor = self.depth().saturating_mul(2).min(self.buffers_max);
-        if self.floor > self.buffers {
+        self.floor = self.floor.max(self.depth().saturating_mul(2)).min(self.buffers_max);
+        if self.floor.saturating_add(self.busy_depth * 2) > self.buffers {
             self.grow();
         }
         self.publish();
@@ -138,10 +144,17 @@ impl Pool {
     /// while they take the next.
     pub(crate) fn set_busy_depth(&mut self, depth: u16) {
         let enough = |buffers: u16| depth * 2 + BUFFERS_QUIET <= buffers;
-        while !enough(self.buffers) && self.buffers < self.buffers_max {
-            self.grow();
-        }
+        while !enough(self.buffers) && self.double() {}
         self.busy_depth = if enough(self.buffers) { depth } else { (self.buffers / 4).max(1) };
+        // Where the quiet ring has all there are, others are made: else the flooded sockets wait until those come back.
+        let has = |pool: &Self| usize::from(pool.available(Lane::Busy)) + pool.spare.len();
+        while has(self) < usize::from(self.busy_depth) && self.double() {}
+        self.publish_busy();
+    }
+
+    /// Whether no buffer will come back to flooded sockets, whatever is given back: the quiet ring has all.
+    pub(crate) fn busy_is_dry(&self) -> bool {
+        self.available(Lane::Busy) == 0 && self.available(Lane::Quiet) == self.buffers
     }
 
     /// Whether there can be enough buffers for flooded sockets to have some of their own.
@@ -151,9 +164,15 @@ impl Pool {
 
     /// Doubles the number of buffers up to the bound. Says whether there are more than before.
     pub(crate) fn grow(&mut self) -> bool {
+        let grown = self.double();
+        self.publish();
+        grown
+    }
+
+    /// The same, and provides nothing yet.
+    fn double(&mut self) -> bool {
         let more = self.buffers.min(self.buffers_max - self.buffers);
         self.add(more);
-        self.publish();
         more > 0
     }
 

@@ -91,6 +91,8 @@ pub struct Engine {
     pub(crate) idle: Vec<Receiver>,
     /// Flooded sockets to be started, who waits longest first.
     pub(crate) waiting: VecDeque<u16>,
+    /// Those among them that were started and got nothing, as another took all: they come before the others.
+    pub(crate) left_out: VecDeque<u16>,
     /// How many of those were started since the kernel was entered.
     pub(crate) started: u16,
     /// Spare memory of `idle`, empty between calls.
@@ -125,6 +127,8 @@ pub(crate) struct Socket {
     pub(crate) taken: (u64, u16),
     /// Times in a row that it found the ring of the busy lane emptied by others.
     pub(crate) modest: u16,
+    /// Whether its receive had a train since it was started.
+    pub(crate) fed: bool,
 }
 
 impl Engine {
@@ -183,6 +187,7 @@ impl Engine {
             stash: VecDeque::with_capacity(256),
             idle: Vec::new(),
             waiting: VecDeque::new(),
+            left_out: VecDeque::new(),
             started: 0,
             starved_receivers: Vec::new(),
             cancel_later: Vec::with_capacity(64),
@@ -237,6 +242,7 @@ impl Engine {
             lane: Lane::Quiet,
             taken: (0, 0),
             modest: 0,
+            fed: false,
         };
         if fresh {
             self.sockets.push(Some(socket));
@@ -286,8 +292,9 @@ impl Engine {
         let removed = self.sockets[usize::from(number)].take();
         if let Some(socket) = removed {
             self.drops_of_removed += u64::from(socket.udp.receive_drops());
-            self.flooded.retain(|flooded| *flooded != number);
             self.waiting.retain(|waiting| *waiting != number);
+            self.left_out.retain(|waiting| *waiting != number);
+            self.forget_flood(number);
         }
         self.retired_numbers.push(number);
         Ok(())

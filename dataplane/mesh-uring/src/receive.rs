@@ -75,7 +75,7 @@ impl Engine {
         self.woken = false;
         self.turn += 1;
         let sharing = self.config.is_fair() && self.company.is_there() && self.memories.outside.has_lanes();
-        self.greedy = if sharing { GREEDY_MIN.max(2 * self.share.trains()) } else { u16::MAX };
+        self.greedy = if sharing { GREEDY_MIN.max(2 * self.busy_share()) } else { u16::MAX };
         let flushed = self.flush_with_wait(|engine| match timeout {
             Some(timeout) if timeout.is_zero() => Collect::Due,
             timeout if engine.ring.features().gathering_waits => {
@@ -100,7 +100,7 @@ impl Engine {
                 self.share.end(Instant::now());
             }
             if !self.flooded.is_empty() {
-                self.memories.outside.set_busy_depth(self.share.trains());
+                self.memories.outside.set_busy_depth(self.busy_share());
             }
         }
         loop {
@@ -251,6 +251,7 @@ impl Engine {
             socket.failures = 0;
             let before = if socket.taken.0 == self.turn { socket.taken.1 } else { 0 };
             socket.taken = (self.turn, before.saturating_add(1));
+            socket.fed = true;
             self.company.note(number);
         }
         let failures = socket.failures;
@@ -298,15 +299,18 @@ impl Engine {
         // A full batch may have ended before this was read.
         let lately = socket.taken.0 + 1 >= self.turn;
         if socket.lane == Lane::Busy {
-            socket.modest = if socket.taken.0 == self.turn { 0 } else { socket.modest + 1 };
+            self.calm = 0;
+            socket.modest = if lately { 0 } else { socket.modest + 1 };
             // Flooded ones take turns, so that each is left out that often.
             if usize::from(socket.modest) > usize::from(MODEST_TURNS) + self.flooded.len() {
                 socket.lane = Lane::Quiet;
-                self.flooded.retain(|flooded| *flooded != number);
+                self.forget_flood(number);
             }
             return;
         }
-        if sharing && lately && socket.taken.1 >= pool.depth() / 2 {
+        // A batch is full before a deep ring is empty.
+        let most = usize::from(pool.depth()).min(self.config.batch_max);
+        if sharing && lately && usize::from(socket.taken.1) >= most / 2 {
             self.note_flood(number);
             return;
         }
@@ -327,7 +331,21 @@ impl Engine {
         (socket.lane, socket.modest) = (Lane::Busy, 0);
         self.flooded.push(number);
         self.calm = 0;
-        self.memories.outside.set_busy_depth(self.share.trains());
+        self.memories.outside.set_busy_depth(self.busy_share());
+    }
+
+    /// Trains that flooded sockets have in a turn, all together: no more than half of what a turn can hand out.
+    fn busy_share(&self) -> u16 {
+        let most = u16::try_from(self.config.batch_max / 2).unwrap_or(u16::MAX);
+        self.share.trains().min(most.max(GREEDY_MIN / 2))
+    }
+
+    /// A socket is flooded no more.
+    pub(crate) fn forget_flood(&mut self, number: u16) {
+        self.flooded.retain(|flooded| *flooded != number);
+        if self.flooded.is_empty() {
+            self.memories.outside.set_busy_depth(0);
+        }
     }
 
     /// A wait that found all that had come received: after some of them in a row the floods are over.
@@ -347,7 +365,7 @@ impl Engine {
             }
         }
         self.memories.outside.set_busy_depth(0);
-        self.idle.extend(self.waiting.drain(..).map(Receiver::Socket));
+        self.idle.extend(self.left_out.drain(..).chain(self.waiting.drain(..)).map(Receiver::Socket));
     }
 
     /// Ends receives that are to take from the other ring; they start again when they have ended.
@@ -397,7 +415,7 @@ impl Engine {
     pub(crate) fn start_later(&mut self, receiver: Receiver, failures: u8) {
         if failures < FAILURES_MAX {
             match receiver {
-                Receiver::Socket(number) if self.lane_of(receiver) == Lane::Busy => self.waiting.push_back(number),
+                Receiver::Socket(number) if self.lane_of(receiver) == Lane::Busy => self.wait_in_line(number),
                 Receiver::Socket(_) | Receiver::Inside => self.idle.push(receiver),
             }
         } else {
@@ -433,7 +451,7 @@ impl Engine {
                         continue;
                     }
                     if socket.lane == Lane::Busy {
-                        self.waiting.push_back(number);
+                        self.wait_in_line(number);
                         continue;
                     }
                     if self.memories.outside.available(Lane::Quiet) == 0 {
@@ -468,24 +486,38 @@ impl Engine {
     /// Starts flooded sockets, who waits longest first, and no more of them until the next call of the kernel than there are buffers:
     /// the first one may take all, and each of the others would only fail.
     fn start_waiting(&mut self) -> io::Result<()> {
-        while self.started < self.memories.outside.available(Lane::Busy)
-            && let Some(number) = self.waiting.pop_front()
+        if !self.is_flooded() {
+            return Ok(());
+        }
+        self.memories.outside.publish_busy();
+        // Where the ring of quiet sockets holds every buffer there can be, one takes from there.
+        let mut dry = self.memories.outside.busy_is_dry();
+        while (dry || self.started < self.memories.outside.available(Lane::Busy))
+            && let Some(number) = self.left_out.pop_front().or_else(|| self.waiting.pop_front())
         {
             let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) else { continue };
             if socket.armed {
                 continue;
             }
-            socket.armed = true;
-            let (generation, lane) = (socket.generation, socket.lane);
+            (socket.armed, socket.fed) = (true, false);
+            let lane = if std::mem::take(&mut dry) { Lane::Quiet } else { socket.lane };
             self.started += u16::from(lane == Lane::Busy);
+            let generation = socket.generation;
             self.post_receive(number, generation, lane)?;
         }
         Ok(())
     }
 
+    /// Notes a flooded socket to be started: at the end of those that wait, or of those that were left out.
+    fn wait_in_line(&mut self, number: u16) {
+        let fed = self.socket(number).is_none_or(|socket| socket.fed);
+        let line = if fed { &mut self.waiting } else { &mut self.left_out };
+        line.push_back(number);
+    }
+
     /// Whether a flooded socket is to be started: there is more to receive.
     pub(crate) fn is_flooded(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.left_out.is_empty()
     }
 
     /// Starts flooded sockets before the buffers of the turn at hand are back: they have others.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Engine, Limits, add, echo_until, endpoint, engine, origin, peer, receive, send_train, take, turns_until};
+use super::{
+    Engine, Limits, add, echo, echo_until, endpoint, engine, origin, peer, receive, send_train, take, turns_until,
+};
 use crate::Train;
 
 /// Sends datagrams of growing lengths, so that nothing is gathered on receive: 1, 2 and so on.
@@ -184,4 +186,39 @@ pub fn a_flooded_socket_leaves_others_buffers_and_short_turns<E: Engine>() {
     // It takes a turn or two until the flood is seen as one; after that each has its own.
     assert!(waited_most <= 4, "a neighbour waited for {waited_most} turns: {:?}", engine.counters());
     assert!(turn_longest <= 16, "a turn had {turn_longest} trains: {:?}", engine.counters());
+}
+
+/// Two sockets that are flooded alike get alike, whoever was first.
+pub fn flooded_sockets_take_turns<E: Engine>() {
+    let mut engine = engine::<E>();
+    let flooded = [add(&mut engine), add(&mut engine)];
+    let (_, quiet) = add(&mut engine);
+    let (flooder, neighbour) = (peer(), peer());
+    let train = [7; 40 * 1200];
+    let mut batch = Vec::new();
+    let mut taken = [0_u32; 2];
+    let turns = 300;
+    for turn in 0..turns {
+        if turn % 20 == 0 {
+            neighbour.send_to(b"me too", quiet).unwrap();
+        }
+        for (_, address) in flooded {
+            (0..16).for_each(|_| send_train(&flooder, &train, 1200, address));
+        }
+        engine.wait(Some(Duration::from_millis(20)), &mut batch).unwrap();
+        for mut train in batch.drain(..) {
+            let from = origin(&train).socket;
+            // In the first third it is found out that they are flooded.
+            if turn >= turns / 3
+                && let Some(number) = flooded.iter().position(|(socket, _)| *socket == from)
+            {
+                taken[number] += 1;
+            }
+            // A train that costs nothing is no burden.
+            echo(&mut engine, &mut train);
+            engine.release(train);
+        }
+    }
+    let (least, most) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
+    assert!(*least * 4 >= *most * 3 && *least > 0, "{taken:?}: {:?}", engine.counters());
 }

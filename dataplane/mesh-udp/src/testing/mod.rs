@@ -185,7 +185,7 @@ macro_rules! loopback_tests {
         $crate::loopback_tests!(@ $engine, buffers:
             with_all_buffers_out_nothing_spins_and_nothing_is_lost, trains_may_come_back_in_any_order,
             a_batch_has_its_bound_and_what_is_beyond_comes_next, a_train_is_kept_over_many_turns,
-            a_flooded_socket_leaves_others_buffers_and_short_turns,
+            a_flooded_socket_leaves_others_buffers_and_short_turns, flooded_sockets_take_turns,
             what_the_kernel_drops_is_counted_and_not_forgotten_with_its_socket);
         $crate::loopback_tests!(@ $engine, sockets:
             tos_and_the_address_that_was_asked_travel_on_every_family,
