@@ -8,8 +8,7 @@ pub struct Config {
     /// Trains that one wait hands out at most, from 1 to 4,096. Each needs a slot: 68 KiB of address space, and memory only as far
     /// as datagrams filled it.
     pub batch_max: usize,
-    /// What the receive buffer of a socket may grow to, in bytes as the kernel counts them. It begins with 1 MiB and follows the rate of
-    /// what arrives. A limit, not memory taken.
+    /// Receive buffer asked for each socket, in bytes as the kernel counts them. A limit, not memory taken.
     pub socket_receive_bytes: u32,
     /// Send buffer asked for each socket, in bytes as the kernel counts them. A limit, not memory taken.
     pub socket_send_bytes: u32,

@@ -182,9 +182,6 @@ impl Engine {
                     self.counters.datagrams_in += segments as u64;
                     self.counters.bytes_in += told.length as u64;
                     self.trains.note(told.length);
-                    if let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) {
-                        socket.note_received(told.length, segments);
-                    }
                     let from = Endpoint { socket: SocketId(number), remote: told.remote, local: told.local };
                     let buffer = self.slots.mint(message.slot);
                     let place = 0..told.length;

@@ -25,7 +25,6 @@ pub mod fair;
 pub mod gather;
 pub mod held;
 pub mod refusal;
-mod room;
 pub mod share;
 pub mod socket;
 pub mod sources;

@@ -4,18 +4,16 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use nix::sys::utsname::uname;
 
-use crate::room::Room;
 use crate::sys::{get_option, get_options, set_option};
 use crate::{Technique, Without};
 
-/// Buffer sizes that a socket may have, as the kernel counts them (payload and its bookkeeping).
+/// Buffer sizes that a socket has, as the kernel counts them (payload and its bookkeeping).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketBuffers {
-    /// Receive buffer in bytes: what it may grow to, when the rate of what arrives asks for it.
+    /// Receive buffer in bytes.
     pub receive_bytes: u32,
     /// Send buffer in bytes.
     pub send_bytes: u32,
@@ -45,9 +43,8 @@ pub struct Socket {
     pub segments_max: usize,
     /// Whether the kernel joins what arrives into trains.
     pub joins: bool,
-    /// The buffers it may have.
+    /// The buffers it got.
     pub buffers: SocketBuffers,
-    room: Room,
 }
 
 impl Socket {
@@ -81,29 +78,11 @@ impl Socket {
                 segments_max = crate::gather::SEGMENTS_MAX;
             }
         }
-        // What the kernel grants is known before it is needed, and said at the start.
         let buffers = SocketBuffers {
             receive_bytes: buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.buffers.receive_bytes)?,
             send_bytes: buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.buffers.send_bytes)?,
         };
-        let room = Room::new(buffers.receive_bytes);
-        let mut socket = Self { socket, v6, segments_max, joins, buffers, room };
-        socket.set_room(socket.room.bytes());
-        Ok(socket)
-    }
-
-    /// Notes a train that was received: now and then the receive buffer is made as large as the rate asks for.
-    pub fn note_received(&mut self, bytes: usize, datagrams: usize) {
-        if self.room.note(bytes, datagrams)
-            && let Some(bytes) = self.room.look(Instant::now())
-        {
-            self.set_room(bytes);
-        }
-    }
-
-    fn set_room(&mut self, bytes: u32) {
-        // What was granted once is granted again; if not, the socket goes on with what it has.
-        let _ = buffer(self.socket.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes);
+        Ok(Self { socket, v6, segments_max, joins, buffers })
     }
 
     /// Datagrams that the kernel has dropped of this socket since it was made: its receive buffer was full, or (rarely) the
@@ -148,11 +127,9 @@ fn buffer(fd: BorrowedFd<'_>, force: i32, ask: i32, bytes: u32) -> io::Result<u3
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::os::fd::AsFd as _;
 
     use super::{Socket, SocketBuffers, SocketOptions, mangles_trains};
     use crate::Without;
-    use crate::sys::get_option;
 
     #[test]
     fn kernels_that_mangle_trains_are_known_by_their_release() {
@@ -162,25 +139,6 @@ mod tests {
         for release in ["6.18.44", "7.1.5", "7.2.0-rc1", "10.0.1", "", "unknown"] {
             assert!(!mangles_trains(release), "{release}");
         }
-    }
-
-    #[test]
-    fn a_receive_buffer_grows_with_what_arrives() {
-        let options = SocketOptions {
-            local_address: false,
-            offload: false,
-            buffers: SocketBuffers { receive_bytes: 8 << 20, send_bytes: 1 << 20 },
-            without: Without::default(),
-        };
-        let mut socket = Socket::prepare(UdpSocket::bind("127.0.0.1:0").unwrap(), &options).unwrap();
-        let granted = socket.buffers.receive_bytes;
-        let has = |socket: &Socket| get_option(socket.socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF).unwrap();
-        assert_eq!(has(&socket).unsigned_abs(), granted.min(1 << 20));
-        // A hundred thousand within moments is more than any limit allows for.
-        for _ in 0..100_000 {
-            socket.note_received(1200, 1);
-        }
-        assert_eq!(has(&socket).unsigned_abs(), granted);
     }
 
     #[test]

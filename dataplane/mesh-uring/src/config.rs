@@ -14,8 +14,7 @@ pub struct Config {
     pub buffers_max: u16,
     /// Trains that one wait hands out at most.
     pub batch_max: usize,
-    /// What the receive buffer of a socket may grow to, in bytes as the kernel counts them. It begins with 1 MiB and follows the rate of
-    /// what arrives. A limit, not memory taken.
+    /// Receive buffer asked for each socket, in bytes as the kernel counts them. A limit, not memory taken.
     pub socket_receive_bytes: u32,
     /// Send buffer asked for each socket, in bytes as the kernel counts them. A limit, not memory taken.
     pub socket_send_bytes: u32,

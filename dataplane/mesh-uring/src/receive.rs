@@ -281,9 +281,6 @@ impl Engine {
         self.counters.datagrams_in += segments as u64;
         self.counters.bytes_in += received.length as u64;
         self.memories.outside.note(received.length);
-        if let Some(Some(socket)) = self.sockets.get_mut(usize::from(number)) {
-            socket.udp.note_received(received.length, segments);
-        }
         let from = Endpoint { socket: SocketId(number), remote: received.remote, local: received.local };
         let place = HEADING_BYTES..HEADING_BYTES + received.length;
         let origin = Origin::Outside(from);
