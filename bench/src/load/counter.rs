@@ -6,6 +6,8 @@
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use mesh_lab::Interface;
@@ -56,6 +58,23 @@ impl Counter {
     pub fn read(&mut self) -> Result<Count> {
         let (frames, bytes) = self.rules.read()?;
         Ok(Count { frames, bytes })
+    }
+
+    /// What is counted when nothing more has arrived for `quiet`.
+    ///
+    /// # Errors
+    /// As [`Counter::read`].
+    #[expect(clippy::disallowed_methods, reason = "silence has no event to wait for")]
+    pub fn settled(&mut self, quiet: Duration) -> Result<Count> {
+        let mut last = self.read()?;
+        loop {
+            thread::sleep(quiet);
+            let now = self.read()?;
+            if now == last {
+                return Ok(now);
+            }
+            last = now;
+        }
     }
 }
 

@@ -89,15 +89,7 @@ impl ScaleBench {
             Generator::new(self.rig.left.a(), self.rig.left.b(), &flows, PAYLOAD, BURST, LOAD_PROCESSOR)?;
         let before = processor_time(process.id())?;
         let sent = generator.run(Pace::Full, LOAD)?;
-        let mut count = counter.read()?;
-        loop {
-            pause(SETTLE);
-            let now = counter.read()?;
-            if now == count {
-                break;
-            }
-            count = now;
-        }
+        let count = counter.settled(SETTLE)?;
         let time = processor_time(process.id())?.saturating_sub(before);
         let datagrams = count.datagrams(PAYLOAD);
         ensure!(datagrams > 0.0, "of {} datagrams sent none arrived", sent.datagrams);
@@ -177,7 +169,7 @@ impl Experiment for ScaleBench {
     fn close(&mut self, _cell: usize) {}
 }
 
-#[expect(clippy::disallowed_methods, reason = "idleness is measured over a time, and silence has no event to wait for")]
+#[expect(clippy::disallowed_methods, reason = "idleness is measured over a time")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -101,15 +101,7 @@ impl SideBySide {
         let process = running.transfer.process().id();
         let before = processor_time(process)?;
         let sent = generator.run(Pace::Full, LOAD)?;
-        let mut count = counter.read()?;
-        loop {
-            pause(SETTLE);
-            let now = counter.read()?;
-            if now == count {
-                break;
-            }
-            count = now;
-        }
+        let count = counter.settled(SETTLE)?;
         let time = processor_time(process)?.saturating_sub(before);
         let datagrams = count.datagrams(PAYLOAD);
         ensure!(datagrams > 0.0, "of {} datagrams sent none arrived", sent.datagrams);
@@ -161,9 +153,4 @@ impl Experiment for SideBySide {
     fn close(&mut self, _cell: usize) {
         self.running.clear();
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "silence has no event to wait for")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }

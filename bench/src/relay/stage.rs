@@ -3,7 +3,6 @@
 //! Every relay of a cell runs from its beginning to its end, on ports of its own, so a trial begins with a warm program and registered
 //! clients. Totals are read before the first datagram and after the last has left the relay, so no reading falls into the load.
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -346,19 +345,6 @@ impl Open {
 
     /// The counter's reading when nothing arrives any more.
     fn settled(&mut self) -> Result<Count> {
-        let mut last = self.counter.read()?;
-        loop {
-            pause(SETTLE);
-            let now = self.counter.read()?;
-            if now == last {
-                return Ok(now);
-            }
-            last = now;
-        }
+        self.counter.settled(SETTLE)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "silence has no event to wait for")]
-fn pause(time: Duration) {
-    thread::sleep(time);
 }
