@@ -211,6 +211,8 @@ impl Start {
             name: options.name.clone(),
             sockets: Sockets::default(),
             outer_bytes,
+            path: options.path,
+            pins: options.pins.clone(),
             pinned_transfer_key: pinned,
             seed: rand::random(),
         };
@@ -230,9 +232,10 @@ impl Start {
                     let key = gateway.transfer_key();
                     // Sessions with peers come and go as strangers with a token please; the rest is bounded by the core.
                     match event {
-                        Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => {
-                            lines.spend(now, || tell(&event))
-                        }
+                        Event::PeerUp { .. }
+                        | Event::PeerDown { .. }
+                        | Event::PathChanged { .. }
+                        | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
                         // The main thread ends first, and there is nobody to tell then.
                         Event::ResolveTransfer
                         | Event::Registered { .. }
@@ -305,8 +308,8 @@ fn add_sockets<E: Make>(engine: &mut E, sockets: Vec<UdpSocket>) -> anyhow::Resu
             .with_context(|| format!("the engine does not take the socket at {address}"))?;
         engine.note_buffers(id);
         match address {
-            SocketAddr::V4(_) => ids.ipv4 = Some(id),
-            SocketAddr::V6(_) => ids.ipv6 = Some(id),
+            SocketAddr::V4(address) => (ids.ipv4, ids.ports.0) = (Some(id), address.port()),
+            SocketAddr::V6(address) => (ids.ipv6, ids.ports.1) = (Some(id), address.port()),
         }
     }
     Ok(ids)
@@ -461,7 +464,9 @@ impl<E: Make> Life<'_, E> {
                     "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
                 ));
             }
-            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => tell(&event),
+            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                tell(&event)
+            }
         }
         Ok(())
     }

@@ -13,6 +13,8 @@ pub struct Sockets {
     pub ipv4: Option<SocketId>,
     /// For IPv6 remotes.
     pub ipv6: Option<SocketId>,
+    /// Their ports; 0 where there is no socket, or nobody is to be told of it.
+    pub ports: (u16, u16),
 }
 
 impl Sockets {

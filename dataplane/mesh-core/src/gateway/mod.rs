@@ -8,7 +8,8 @@
 //! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `told.rs` and
 //!    `learn.rs`: what it says of us and of peers;
 //! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
-//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each.
+//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each;
+//! 6. `paths/`: how they are reached.
 //!
 //! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
 //! shorter than what it answers.
@@ -25,6 +26,7 @@ mod indexes;
 mod inside;
 mod ip;
 mod learn;
+mod local;
 mod mss;
 mod outside;
 mod paths;
@@ -45,7 +47,8 @@ use zeroize::Zeroize;
 
 pub use self::addresses::Sockets;
 pub use self::events::Event;
-pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathKind};
+pub use self::local::LocalAddress;
+pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus};
 pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
 
 use self::answers::Answers;
@@ -88,6 +91,10 @@ pub struct GatewayConfig {
     pub sockets: Sockets,
     /// The outer packet that paths are taken to carry.
     pub outer_bytes: OuterSize,
+    /// Which paths may carry, to all peers but those in `pins`.
+    pub path: PathChoice,
+    /// Which paths may carry to some peers, by their virtual addresses.
+    pub pins: Vec<(Ipv4Addr, PathChoice)>,
     /// The transfer's static key, where it is known from an earlier start or given by the user. Another key is refused.
     pub pinned_transfer_key: Option<PublicKey>,
     /// 32 bytes of fresh randomness.
@@ -147,6 +154,18 @@ pub struct Gateway {
     /// Peers whose waiting packets can be sealed.
     flush: VecDeque<u32>,
     held: VecDeque<Held>,
+    /// Our addresses outside.
+    local: Vec<LocalAddress>,
+    /// What the router maps to us.
+    mapped: Option<SocketAddr>,
+    candidates: paths::Candidates,
+    unproven: paths::Unproven,
+    /// Endpoints that peers are newly seen at.
+    strangers: timers::Bucket,
+    /// Whether anything but the relay may carry to anybody: else strangers get no answer.
+    takes_straight: bool,
+    /// Numbers the probes of paths.
+    path_seq: u32,
     stopped: bool,
 }
 
@@ -171,12 +190,15 @@ impl Gateway {
             name,
             sockets,
             outer_bytes,
+            path,
+            pins,
             pinned_transfer_key,
             mut seed,
         } = config;
         let mut rng = Generator::from_seed(seed);
         seed.zeroize();
         let ula = *keys.ula_prefix().0.octets().first_chunk().expect("an address has 16 bytes");
+        let takes_straight = path != PathChoice::Relay || pins.iter().any(|(_, choice)| *choice != PathChoice::Relay);
         let cookie_secret = rng.secret();
         let hash_seeds = std::array::from_fn(|_| rng.next_u64());
         let mut gateway = Self {
@@ -188,7 +210,7 @@ impl Gateway {
             sockets,
             outer: outer_bytes,
             indexes: Indexes::default(),
-            peers: Peers::new(hash_seeds),
+            peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key),
             answers: Answers::default(),
             callers: Callers::default(),
@@ -203,6 +225,13 @@ impl Gateway {
             outbox: VecDeque::new(),
             flush: VecDeque::new(),
             held: VecDeque::new(),
+            local: Vec::new(),
+            mapped: None,
+            candidates: paths::Candidates::default(),
+            unproven: paths::Unproven::new(hash_seeds),
+            strangers: timers::Bucket::new(now, paths::STRANGERS_PER_SECOND, paths::STRANGERS_BURST),
+            takes_straight,
+            path_seq: rng.next_u32(),
             stopped: false,
             rng,
             hello_number: 0,

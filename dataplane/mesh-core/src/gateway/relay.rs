@@ -178,7 +178,7 @@ impl Relay {
         Some((self.control.as_ref()?.endpoint, self.slot?))
     }
 
-    /// The way to a peer.
+    /// The way to a peer through the transfer.
     pub(super) fn path_to(&self, peer: &Peer) -> Option<Path> {
         let (endpoint, ours) = self.place()?;
         Some(Path::relayed(endpoint, ours, peer.slot()?))
@@ -277,6 +277,16 @@ impl Gateway {
             Some(_) => {}
             None if self.relay.control.is_none() => self.relay.attempt_at = Some(now),
             None => {}
+        }
+        self.tend_relay(now);
+    }
+
+    /// The machine's network has changed: whether the transfer still hears us is asked at once.
+    pub(super) fn relay_network_changed(&mut self, now: Moment) {
+        self.tell(Event::ResolveTransfer);
+        if self.relay.registration.is_some() && self.relay.keepalives.sent_at.is_none() && self.relay.attempt.is_none()
+        {
+            self.send_keepalive(now);
         }
         self.tend_relay(now);
     }

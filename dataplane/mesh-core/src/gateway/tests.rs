@@ -5,6 +5,7 @@ mod hostile_peer;
 mod lifecycle;
 mod order;
 mod packets;
+mod paths;
 mod pieces;
 mod recordings;
 mod registering;

@@ -91,7 +91,10 @@ impl Transfer {
             | Message::Change { .. }
             | Message::Identity { .. }
             | Message::Confirm { .. }
-            | Message::Close { .. } => return Err(DropReason::UnknownMessage),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::PathProbe { .. }
+            | Message::PathReply { .. } => return Err(DropReason::UnknownMessage),
         }
         Ok(())
     }

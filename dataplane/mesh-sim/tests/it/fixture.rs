@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use mesh_core::gateway::{Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::seam::{Moment, SocketId};
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
@@ -88,8 +88,10 @@ pub(crate) fn new_gateway(
         boot,
         keys: NamespaceKeys::derive(token, port, None),
         name: String::new(),
-        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None },
+        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0) },
         outer_bytes: OuterSize::Assumed,
+        path: PathChoice::Relay,
+        pins: Vec::new(),
         pinned_transfer_key: None,
         seed,
     };
