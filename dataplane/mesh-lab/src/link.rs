@@ -86,13 +86,16 @@ pub(crate) struct Record {
     name: String,
     addresses: Mutex<Vec<Net>>,
     up: AtomicBool,
+    /// Whether it is the outside of a [`crate::Nat::FullCone`].
+    cone: AtomicBool,
     /// What is at the other end and lives as long as a host on it does: a switch, an emulator.
     _keeps: Option<Kept>,
 }
 
 impl Record {
     pub(crate) fn new(name: String, keeps: Option<Kept>) -> Arc<Record> {
-        Arc::new(Record { name, addresses: Mutex::default(), up: AtomicBool::new(true), _keeps: keeps })
+        let (up, cone) = (AtomicBool::new(true), AtomicBool::new(false));
+        Arc::new(Record { name, addresses: Mutex::default(), up, cone, _keeps: keeps })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -215,6 +218,14 @@ impl Interface {
 
     pub(crate) fn is_up(&self) -> bool {
         self.record.up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_cone(&self) -> bool {
+        self.record.cone.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_cone(&self, cone: bool) {
+        self.record.cone.store(cone, Ordering::Relaxed);
     }
 
     pub(crate) fn reaches(&self, address: IpAddr) -> bool {
