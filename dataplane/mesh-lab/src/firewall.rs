@@ -23,11 +23,12 @@ const SHARES: f64 = 10_000.0;
 /// IPv6 is routed as without NAT: see [`Interface::set_firewall`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
-    /// What a Linux router does by itself (`masquerade`). A source port stays as it is, so the mapping is the same
-    /// towards every destination; who was not sent to may not send.
+    /// What a Linux router does by itself (`masquerade`). A source port stays as it is unless that would clash, so the
+    /// mapping is the same towards every destination; who was not sent to may not send.
     ///
-    /// One thing is harder than in the books: where two hosts inside use the same source port towards the *same*
-    /// destination, the second gets another port there, and only there.
+    /// Two hosts inside clash when both use the same source port towards the same destination, or one uses the port
+    /// that the other was given. The second then gets another port at random, and also towards the destinations it
+    /// turns to afterwards. One it had sent to before keeps the port it was given there.
     PortRestricted,
     /// Each destination (address and port) gets a mapping of its own, with a port drawn at random
     /// (`masquerade fully-random`); who was not sent to may not send.
@@ -64,7 +65,7 @@ impl Nat {
             chain input {{
                 type filter hook input priority filter; policy accept;
                 iifname OUTSIDE meta l4proto {{ tcp, udp }} ct state new,invalid drop
-                meta l4proto {{ tcp, udp }} fib daddr . iif type unicast drop
+                iifname != lo meta l4proto {{ tcp, udp }} fib daddr . iif type unicast drop
             }}
             chain forward {{
                 type filter hook forward priority filter; policy accept;
@@ -215,8 +216,8 @@ impl Udp {
         Udp { share, ..self }
     }
 
-    /// A line for each direction.
-    fn matches(&self) -> Result<Vec<String>> {
+    /// The rules of a chain that drops these and returns for others.
+    fn rules(&self) -> Result<Vec<String>> {
         if !(1.0 / SHARES..=1.0).contains(&self.share) {
             bail!("{} is no share of datagrams: 0.0001 to 1", self.share);
         }
@@ -225,7 +226,12 @@ impl Udp {
         {
             bail!("no datagram goes from {from} to {to}: one is an IPv4 address, the other is not");
         }
-        let mut lines = vec![self.line(self.from, self.to)];
+        let mut lines = Vec::new();
+        if self.but_dns {
+            // Two inequalities in one line nft 1.0.6 would make one: not both.
+            lines.extend(["udp sport 53 return".to_owned(), "udp dport 53 return".to_owned()]);
+        }
+        lines.push(self.line(self.from, self.to));
         if self.both_ways {
             lines.push(self.line(self.to, self.from));
         }
@@ -242,13 +248,10 @@ impl Udp {
                 let _ = write!(line, " udp {port} {number}");
             }
         }
-        if self.but_dns {
-            line += " udp sport != 53 udp dport != 53";
-        }
         if self.share < 1.0 {
             let _ = write!(line, " numgen random mod {SHARES} < {}", (self.share * SHARES).round());
         }
-        line
+        line + " counter name dropped drop"
     }
 }
 
@@ -265,8 +268,7 @@ impl Host {
     pub fn drop_udp(&self, udp: Udp) -> Result<DropRule> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let table = format!("drop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let drops = udp.matches()?.into_iter().map(|line| format!("{line} counter name dropped drop\n"));
-        let drops = drops.collect::<String>();
+        let drops = udp.rules()?.join("\n");
         // Before the tables of NAT and firewall, whose drops are not counted here.
         let script = format!(
             "table inet {table} {{

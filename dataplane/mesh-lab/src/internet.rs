@@ -112,10 +112,10 @@ impl<'lab> Internet<'lab> {
         let uplink = Uplink::new(self.lab, &self.router, &router, &mut self.customers, path)?;
         uplink.outside.set_nat(Some(nat))?;
         self.carriers += 1;
-        let customers = Pool::new(
-            &format!("100.64.{}", self.carriers),
-            &format!("2001:db8:{:x}", 0x1000 + u16::from(self.carriers)),
-        );
+        let number = self.carriers;
+        let ipv6 = format!("2001:db8:{:x}", 0x1000 + u16::from(number));
+        self.router.route(&format!("{ipv6}::/48"), uplink.ipv6()?)?;
+        let customers = Pool::new(&format!("100.64.{number}"), &ipv6);
         Ok(Carrier { router, uplink, customers })
     }
 
@@ -280,6 +280,8 @@ impl Site {
 #[derive(Debug)]
 pub struct Uplink {
     outside: Interface,
+    /// The other end.
+    upstream: Interface,
     path: Option<EmulatedLink>,
 }
 
@@ -287,18 +289,18 @@ impl Uplink {
     fn new(lab: &Lab, upstream: &Host, host: &Host, pool: &mut Pool, path: Option<Emulation>) -> Result<Uplink> {
         let nets = pool.next()?;
         let nets = nets.each_ref().map(String::as_str);
-        let (outside, gateways, path) = match path {
+        let (upstream, outside, path) = match path {
             Some(emulation) => {
                 let link = lab.emulated_link(upstream, host, &nets, emulation)?;
-                (link.b().clone(), link.a().addresses(), Some(link))
+                (link.a().clone(), link.b().clone(), Some(link))
             }
             None => {
                 let link = lab.link(upstream, host, &nets)?;
-                (link.b().clone(), link.a().addresses(), None)
+                (link.a().clone(), link.b().clone(), None)
             }
         };
-        gateways.into_iter().try_for_each(|gateway| host.default_route(gateway.address()))?;
-        Ok(Uplink { outside, path })
+        upstream.addresses().into_iter().try_for_each(|gateway| host.default_route(gateway.address()))?;
+        Ok(Uplink { outside, upstream, path })
     }
 
     /// The outer interface of the host or router: where [`Interface::set_nat`] belongs, and whose address changes when
@@ -306,6 +308,13 @@ impl Uplink {
     #[must_use]
     pub fn outside(&self) -> &Interface {
         &self.outside
+    }
+
+    /// The other end, in the router of the internet or of the carrier. Switched off, it takes the carrier from an
+    /// unemulated cable, which keeps its addresses and routes here.
+    #[must_use]
+    pub fn upstream(&self) -> &Interface {
+        &self.upstream
     }
 
     /// What delays and loses, with the internet as its first host (`a`); none where the plan asked for no path.

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +14,8 @@ const ROOT_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Has `nft` execute `script` in the host, all of it or nothing, and returns what it prints.
 pub(crate) fn execute(host: &Host, script: &str) -> Result<String> {
-    let program = program().context("there is no program nft: install the Debian package nftables")?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let program = find(env::split_paths(&path).chain(ROOT_FOLDERS.map(PathBuf::from)))?;
     let mut command = host.command(&program);
     command.args(["--file", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {} in {}", program.display(), host.name()))?;
@@ -28,8 +29,18 @@ pub(crate) fn execute(host: &Host, script: &str) -> Result<String> {
     String::from_utf8(output.stdout).context("what nft prints is no text")
 }
 
-fn program() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(ROOT_FOLDERS.map(PathBuf::from));
-    folders.map(|folder| folder.join("nft")).find(|program| Path::is_file(program))
+fn find(mut folders: impl Iterator<Item = PathBuf>) -> Result<PathBuf> {
+    let found = folders.find_map(|folder| Some(folder.join("nft")).filter(|program| program.is_file()));
+    found.context("there is no program nft: as root, run apt-get install nftables")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_program_is_told_with_its_package() {
+        let missing = find([PathBuf::from("/proc")].into_iter()).unwrap_err().to_string();
+        assert_eq!(missing, "there is no program nft: as root, run apt-get install nftables");
+    }
 }
