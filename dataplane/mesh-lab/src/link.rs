@@ -309,7 +309,7 @@ impl Lan {
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         netlink::add_bridge(&switch)?;
         let ports: Vec<_> = hosts.iter().map(|host| host.next_interface(Some(Arc::new(switch.clone())))).collect();
-        netlink::add_bridge_ports(&switch, &ports)?;
+        netlink::add_bridge_ports(&switch, 0, &ports)?;
         for (port, number) in ports.iter().zip(1..) {
             port.switch_on()?;
             port.add_addresses(&nth_of_each(nets, number)?)?;
@@ -362,6 +362,33 @@ impl Lan {
         netlink::change_link(&self.switch, &name, |link| link.up())?;
         netlink::wait_until_running(&self.switch, &name)?;
         self.ports[number].wait_until_running()
+    }
+
+    /// Takes a host's interface away, as a card that is pulled or a driver that is unloaded.
+    ///
+    /// # Errors
+    /// The host is not on this switch, or its interface is away already.
+    pub fn remove(&self, host: &Host) -> Result<()> {
+        let port = &self.ports[self.port_of(host)?.0];
+        netlink::remove_link(host, port.name())?;
+        port.record.up.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives a host its interface back: a new one of the same name, with the addresses and routes that the one before had. Returns when
+    /// it carries packets.
+    ///
+    /// # Errors
+    /// The host is not on this switch, or has its interface.
+    pub fn restore(&self, host: &Host) -> Result<()> {
+        let (number, name) = self.port_of(host)?;
+        let port = &self.ports[number];
+        netlink::add_bridge_ports(&self.switch, number, std::slice::from_ref(port))?;
+        port.switch_on()?;
+        netlink::add_addresses(host, port.name(), &port.addresses())?;
+        port.wait_until_running()?;
+        netlink::wait_until_running(&self.switch, &name)?;
+        host.restore_routes()
     }
 
     /// The number of a host's port and its name in the switch.

@@ -74,11 +74,11 @@ pub(crate) fn add_bridge(switch: &Host) -> Result<()> {
     })
 }
 
-/// Makes a cable from the bridge to each of `interfaces`, which are down.
-pub(crate) fn add_bridge_ports(switch: &Host, interfaces: &[Interface]) -> Result<()> {
+/// Makes a cable from the bridge to each of `interfaces`, which are down, at ports numbered from `first`.
+pub(crate) fn add_bridge_ports(switch: &Host, first: usize, interfaces: &[Interface]) -> Result<()> {
     session(switch, async |netlink| {
         let bridge = index_of(BRIDGE)?;
-        for (number, interface) in interfaces.iter().enumerate() {
+        for (number, interface) in (first..).zip(interfaces) {
             let end = End::of(interface);
             let cable = LinkMessageBuilder::<LinkVeth>::new(&port_name(number), end.name)
                 .controller(bridge)
@@ -88,6 +88,14 @@ pub(crate) fn add_bridge_ports(switch: &Host, interfaces: &[Interface]) -> Resul
             added.with_context(|| format!("make a veth pair to {}", end.host.name()))?;
         }
         Ok(())
+    })
+}
+
+/// Takes an interface away, and the other end of its cable with it.
+pub(crate) fn remove_link(host: &Host, name: &str) -> Result<()> {
+    session(host, async |netlink| {
+        let removed = netlink.link().del(index_of(name)?).execute().await;
+        removed.with_context(|| format!("remove {name} of {}", host.name()))
     })
 }
 
