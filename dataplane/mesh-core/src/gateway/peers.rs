@@ -214,6 +214,20 @@ impl Peer {
         true
     }
 
+    /// Its endpoints have moved to other sockets, as `adopt` does it; those for which it is false are gone. Whether the path that
+    /// carried is among them.
+    pub(super) fn adopt(&mut self, mut adopt: impl FnMut(&mut Endpoint) -> bool) -> bool {
+        if let Some(claim) = &mut self.claimed
+            && let Some(endpoint) = &mut claim.endpoint
+            && !adopt(endpoint)
+        {
+            claim.endpoint = None;
+        }
+        let carried = self.paths.carrying().is_some();
+        self.paths.adopt(adopt);
+        carried && self.paths.carrying().is_none()
+    }
+
     /// What it said of itself counts no more.
     pub(super) fn forget_claim(&mut self) {
         self.claimed = None;

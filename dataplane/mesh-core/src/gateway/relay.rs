@@ -281,12 +281,22 @@ impl Gateway {
         self.tend_relay(now);
     }
 
-    /// The machine's network has changed: whether the transfer still hears us is asked at once.
+    /// The network outside is another than before, or has come back: the transfer is asked for a sign of life at once, or a handshake
+    /// goes on at once.
     pub(super) fn relay_network_changed(&mut self, now: Moment) {
-        self.tell(Event::ResolveTransfer);
-        if self.relay.registration.is_some() && self.relay.keepalives.sent_at.is_none() && self.relay.attempt.is_none()
-        {
-            self.send_keepalive(now);
+        if self.stopped {
+            return;
+        }
+        match &mut self.relay.attempt {
+            Some(attempt) => match attempt.stage {
+                AttemptStage::Waiting { .. } | AttemptStage::Registering { .. } => attempt.next_at = now,
+                AttemptStage::Starting | AttemptStage::Finishing { .. } => {}
+            },
+            None if self.relay.registration.is_some() => {
+                self.relay.keepalives.hinted = true;
+                self.send_keepalive(now);
+            }
+            None => self.relay.attempt_at = Some(now),
         }
         self.tend_relay(now);
     }

@@ -10,4 +10,5 @@ mod pieces;
 mod recordings;
 mod registering;
 mod sessions;
+mod sockets;
 mod world;

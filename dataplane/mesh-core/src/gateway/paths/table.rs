@@ -256,6 +256,18 @@ impl Paths {
         self.better = None;
     }
 
+    /// The endpoints have moved to other sockets, as `adopt` does it; those for which it is false are gone.
+    pub(in crate::gateway) fn adopt(&mut self, mut adopt: impl FnMut(&mut Endpoint) -> bool) {
+        let mut place = 0;
+        while place < self.straight.len() {
+            if adopt(&mut self.straight[place].path.endpoint) {
+                place += 1;
+            } else {
+                self.remove(place);
+            }
+        }
+    }
+
     /// All places are tried anew and all paths probed at once: the network has changed, or the peer told of new places.
     pub(in crate::gateway) fn try_all(&mut self, now: Moment) {
         for straight in &mut self.straight {
