@@ -235,6 +235,17 @@ pub enum Message {
         /// The places, most likely ones first; at most [`CANDIDATES_MAX`].
         list: Vec<Candidate>,
     },
+    /// In a beacon: who is here, and where it takes handshakes.
+    Presence {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+        /// Its static key.
+        key: PublicKey,
+        /// Random number of its start.
+        boot: u64,
+        /// The port of its socket, at the address that the beacon comes from.
+        port: u16,
+    },
     /// Does this path carry, in both directions? Answered on the path it came by.
     PathProbe {
         /// Echoed in the answer.
@@ -275,6 +286,7 @@ mod kind {
     pub(super) const CANDIDATES: u8 = 18;
     pub(super) const PATH_PROBE: u8 = 19;
     pub(super) const PATH_REPLY: u8 = 20;
+    pub(super) const PRESENCE: u8 = 30;
 }
 
 impl Message {
@@ -345,6 +357,9 @@ impl Message {
             Self::Candidates { number, acknowledged, mapping, list } => {
                 w.kind(kind::CANDIDATES).number(tag::CHANGE, *number).number(tag::ACKNOWLEDGED, *acknowledged);
                 w.put(tag::MAPPING, &[*mapping as u8]).put(tag::CANDIDATES, &candidate::encode(list));
+            }
+            Self::Presence { ip4, key, boot, port } => {
+                w.kind(kind::PRESENCE).ip4(*ip4).put(tag::KEY, key).boot(*boot).put(tag::PORT, &port.to_be_bytes());
             }
             Self::PathProbe { seq, sent } => {
                 w.kind(kind::PATH_PROBE).number(tag::SEQ, *seq).number(tag::COUNT, *sent);
@@ -439,6 +454,12 @@ impl Message {
                 acknowledged: f.number(tag::ACKNOWLEDGED)?,
                 mapping: Mapping::from_byte(f.byte(tag::MAPPING)?),
                 list: candidate::decode(f.get(tag::CANDIDATES)?)?,
+            },
+            kind::PRESENCE => Self::Presence {
+                ip4: f.ip4()?,
+                key: f.key()?,
+                boot: f.boot()?,
+                port: u16_at(f.exactly(tag::PORT, 2)?, 0)?,
             },
             kind::PATH_PROBE => Self::PathProbe { seq: f.number(tag::SEQ)?, sent: f.number(tag::COUNT)? },
             kind::PATH_REPLY => {

@@ -105,6 +105,7 @@ impl Gateway {
                 | Message::NotFound { .. }
                 | Message::Change { .. }
                 | Message::Goodbye
+                | Message::Presence { .. }
                 | Message::Identity { .. },
             )
             | None => Err(DropReason::UnknownMessage),

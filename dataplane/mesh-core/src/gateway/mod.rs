@@ -9,13 +9,14 @@
 //!    `learn.rs`: what it says of us and of peers;
 //! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
 //! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each;
-//! 6. `paths/`: how they are reached.
+//! 6. `paths/`: how they are reached; `beacons.rs`: who is on our own network.
 //!
 //! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
 //! shorter than what it answers.
 
 mod addresses;
 mod answers;
+mod beacons;
 mod callers;
 mod control;
 mod events;
@@ -162,6 +163,7 @@ pub struct Gateway {
     unproven: paths::Unproven,
     /// Endpoints that peers are newly seen at.
     strangers: timers::Bucket,
+    beacons: beacons::Beacons,
     /// Whether anything but the relay may carry to anybody: else strangers get no answer.
     takes_straight: bool,
     /// Numbers the probes of paths.
@@ -201,6 +203,7 @@ impl Gateway {
         let takes_straight = path != PathChoice::Relay || pins.iter().any(|(_, choice)| *choice != PathChoice::Relay);
         let cookie_secret = rng.secret();
         let hash_seeds = std::array::from_fn(|_| rng.next_u64());
+        let sealer = crate::session::beacon::Sealer::new(&keys, rng.bytes());
         let mut gateway = Self {
             network: ip::Network::new(ip4, prefix, ula),
             static_key,
@@ -230,6 +233,7 @@ impl Gateway {
             candidates: paths::Candidates::default(),
             unproven: paths::Unproven::new(hash_seeds),
             strangers: timers::Bucket::new(now, paths::STRANGERS_PER_SECOND, paths::STRANGERS_BURST),
+            beacons: beacons::Beacons::new(now, sealer, hash_seeds),
             takes_straight,
             path_seq: rng.next_u32(),
             stopped: false,
@@ -343,7 +347,8 @@ impl Node for Gateway {
         if self.stopped {
             return None;
         }
-        [self.peers.timers.next(), self.relay.next_timeout(), self.answers.next_timeout()].into_iter().flatten().min()
+        let (peers, relay) = (self.peers.timers.next(), self.relay.next_timeout());
+        [peers, relay, self.answers.next_timeout(), self.beacons.next_timeout()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Moment) {
@@ -352,6 +357,7 @@ impl Node for Gateway {
         }
         self.tend_relay(now);
         self.tend_answers(now);
+        self.tend_beacons(now);
         while let Some(peer) = self.peers.timers.take(now) {
             self.tend_peer(now, peer);
         }

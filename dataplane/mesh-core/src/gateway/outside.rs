@@ -245,6 +245,7 @@ impl Gateway {
                 self.handle_register_again(now, &notice);
                 Ok(())
             }
+            FrameType::Beacon => self.handle_beacon(now, from, datagram),
             FrameType::Error => {
                 let error = ErrorReply::parse(datagram).map_err(reason)?;
                 self.handle_error(from, &error)

@@ -204,10 +204,17 @@ impl Peer {
         self.claimed.as_ref()
     }
 
-    /// It says who it is. `false` when another key is known to be it. Where it is not told, it is where it was.
+    /// It says who it is. `false` when another key is known to be it: one that is vouched for, or that came first and was heard of
+    /// late. Where it is not told, it is where it was.
     pub(super) fn claim(&mut self, claim: Claim) -> bool {
         if self.key().is_some_and(|key| *key != claim.key) {
-            return false;
+            let gone = self.claimed.is_some_and(|claimed| claim.at.since(claimed.at) >= CLAIM_TIME);
+            if self.record.is_some() || self.has_session() || !gone {
+                return false;
+            }
+            self.claimed = None;
+            self.keyring = None;
+            self.hello = None;
         }
         let known = self.claimed.as_ref().and_then(|claimed| claimed.endpoint);
         self.claimed = Some(Claim { endpoint: claim.endpoint.or(known), ..claim });

@@ -97,7 +97,8 @@ impl Gateway {
     fn tend_session(&mut self, now: Moment, id: u32) {
         let (healthy, epoch) = (self.relay.is_healthy(), self.relay.epoch());
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.has_session()) else { return };
-        let healthy = healthy && peer.transfer_epoch == epoch || peer.paths.carrying().is_some();
+        let near = peer.claimed().is_some_and(|claim| claim.endpoint.is_some() && now.since(claim.at) < CLAIM_TIME);
+        let healthy = healthy && peer.transfer_epoch == epoch || near || peer.paths.carrying().is_some();
         if now.since(peer.used_at) >= IDLE_TIME {
             self.send_to_peer(now, id, &Message::Close { reason: CloseReason::Idle });
             self.end_sessions(now, id);

@@ -100,6 +100,7 @@ impl Gateway {
             | Message::ProbeReply { .. }
             | Message::Close { .. }
             | Message::Candidates { .. }
+            | Message::Presence { .. }
             | Message::PathProbe { .. }
             | Message::PathReply { .. } => return Err(DropReason::UnknownMessage),
         }

@@ -93,6 +93,7 @@ impl Transfer {
             | Message::Confirm { .. }
             | Message::Close { .. }
             | Message::Candidates { .. }
+            | Message::Presence { .. }
             | Message::PathProbe { .. }
             | Message::PathReply { .. } => return Err(DropReason::UnknownMessage),
         }

@@ -32,8 +32,9 @@ pub(super) mod tag {
     pub(in crate::message) const MAPPING: u8 = 17;
     pub(in crate::message) const CANDIDATES: u8 = 18;
     pub(in crate::message) const COUNT: u8 = 19;
+    pub(in crate::message) const PORT: u8 = 30;
     /// One past the highest.
-    pub(super) const END: usize = 20;
+    pub(super) const END: usize = 31;
 }
 
 /// Appends a kind and fields.
@@ -164,6 +165,10 @@ impl<'a> Fields<'a> {
         array::<4>(self.exactly(tag::IP4, 4)?, 0).map(Ipv4Addr::from)
     }
 
+    pub(super) fn key(&self) -> Result<[u8; 32], Malformed> {
+        array(self.exactly(tag::KEY, 32)?, 0)
+    }
+
     pub(super) fn slot(&self) -> Result<Slot, Malformed> {
         let value = self.exactly(tag::SLOT, 6)?;
         Ok(Slot { index: u32_at(value, 0)?, generation: u16_at(value, 4)? })
@@ -198,7 +203,7 @@ impl<'a> Fields<'a> {
     pub(super) fn peer(&self) -> Result<PeerRecord, Malformed> {
         Ok(PeerRecord {
             ip4: self.ip4()?,
-            key: array(self.exactly(tag::KEY, 32)?, 0)?,
+            key: self.key()?,
             slot: self.slot()?,
             boot: self.boot()?,
             name: self.name()?,

@@ -72,6 +72,7 @@ impl Message {
             | Self::ProbeReply { .. }
             | Self::Close { .. }
             | Self::Candidates { .. }
+            | Self::Presence { .. }
             | Self::PathReply { .. } => 0,
         }
     }
@@ -173,6 +174,7 @@ mod tests {
             | Message::ProbeReply { .. }
             | Message::Close { .. }
             | Message::Candidates { .. }
+            | Message::Presence { .. }
             | Message::PathReply { .. } => panic!("not a request: {request:?}"),
         }
     }

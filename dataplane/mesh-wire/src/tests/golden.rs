@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 
 use super::hex;
+use crate::beacon::Beacon;
 use crate::cookie::CookieReply;
 use crate::frame::{FirstByte, FrameType, classify};
 use crate::half::{Half, Part};
@@ -23,6 +24,7 @@ const ROUTE: Route = Route {
 fn first_byte_names_version_and_type() {
     assert_eq!(classify(0x20), FirstByte::Frame(FrameType::Data));
     assert_eq!(classify(0x27), FirstByte::Frame(FrameType::Error));
+    assert_eq!(classify(0x2a), FirstByte::Frame(FrameType::Beacon));
     assert_eq!(classify(0x28), FirstByte::UnknownType);
     for first_edition in [0x00, 0x10, 0x45, 0x60] {
         assert_eq!(classify(first_edition), FirstByte::FirstEdition);
@@ -132,6 +134,18 @@ fn notices_are_shorter_than_what_they_answer() {
 }
 
 #[test]
+fn beacon_has_these_bytes() {
+    let sender = [0x44; 16];
+    let header = Beacon::header(&sender, 0x0102);
+    assert_eq!(header.to_vec(), hex(&format!("2a00 {} 0000000000000102", "44".repeat(16))));
+    let whole = [header.as_slice(), &[7; 20]].concat();
+    assert_eq!(Beacon::parse(&whole), Ok(Beacon { sender, counter: 0x0102, sealed: &[7; 20] }));
+    assert!(Beacon::parse(&whole[..42]).is_err(), "there is nothing but a tag");
+    assert!(Beacon::parse(&[whole.as_slice(), &[0; 240]].concat()).is_err());
+    assert!(Beacon::parse(&[0x2a]).is_err());
+}
+
+#[test]
 fn halves_tell_their_part_by_length() {
     assert_eq!(Half::header(0x0102, 5), [1, 2, 0, 5]);
     let first = Half::parse(Part::First, &[1, 2, 0, 5, 10, 11, 12]).unwrap();
@@ -226,6 +240,10 @@ fn messages_have_these_bytes() {
                 .to_owned(),
         ),
         (Message::PathProbe { seq: 1, sent: 5 }, "13  0e 0004 00000001  13 0004 00000005".to_owned()),
+        (
+            Message::Presence { ip4, key: [0x55; 32], boot: 1, port: 4660 },
+            format!("1e  03 0004 aca80301  04 0020 {}  02 0008 0000000000000001  1e 0002 1234", "55".repeat(32)),
+        ),
         (
             Message::PathReply { seq: 1, received: 4, observed: "192.0.2.1:4660".parse().unwrap() },
             "14  0e 0004 00000001  13 0004 00000004  06 0006 c00002011234".to_owned(),

@@ -136,7 +136,7 @@ impl Candidates {
 }
 
 /// Whether a datagram to it can reach a gateway: one host, one port, not this host itself, no scope that has to be told.
-pub(super) fn is_place(endpoint: &SocketAddr) -> bool {
+pub(in crate::gateway) fn is_place(endpoint: &SocketAddr) -> bool {
     let address = match endpoint.ip() {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_multicast() && !ip.is_broadcast() && !ip.is_unspecified(),
         IpAddr::V6(ip) => {

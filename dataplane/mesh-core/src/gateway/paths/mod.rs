@@ -23,7 +23,7 @@ use mesh_wire::sealed::OVERHEAD_BYTES;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::budget::Unproven;
-pub(super) use self::candidates::{Candidates, Exchange};
+pub(super) use self::candidates::{Candidates, Exchange, is_place};
 use self::size::{IPV4_UDP_BYTES, IPV6_UDP_BYTES};
 pub use self::size::{OUTER_BYTES_ASSUMED, OuterSize};
 pub(super) use self::table::Paths;

@@ -302,6 +302,14 @@ impl World {
             }
             return;
         }
+        if datagram.to.ip().is_multicast() {
+            for number in self.gateways.keys().copied().collect::<Vec<_>>() {
+                if address_of(number) != datagram.from {
+                    self.train(number, datagram.from, datagram.bytes.clone(), bytes);
+                }
+            }
+            return;
+        }
         let number = (1..=u8::MAX).find(|number| address_of(*number) == datagram.to);
         if let Some(number) = number
             && let Some(gateway) = self.gateways.get_mut(&number)
