@@ -35,7 +35,7 @@ pub(crate) fn ensure_packages() -> Result<Outcome> {
     Ok(Outcome::one())
 }
 
-/// Also where Debian keeps programs for root, which other users do not have on their `PATH`; the laboratory looks there.
+/// Also where Debian keeps programs for root, which other users lack on their `PATH`; the laboratory looks there too.
 fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
