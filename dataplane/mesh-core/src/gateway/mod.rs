@@ -25,6 +25,7 @@ mod indexes;
 mod inside;
 mod ip;
 mod learn;
+mod local;
 mod mss;
 mod outside;
 mod paths;
@@ -45,6 +46,7 @@ use zeroize::Zeroize;
 
 pub use self::addresses::Sockets;
 pub use self::events::Event;
+pub use self::local::{LOCAL_ADDRESSES_MAX, LocalAddress};
 pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathKind};
 pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
 
@@ -125,6 +127,7 @@ pub struct Gateway {
     keys: NamespaceKeys,
     name: String,
     sockets: Sockets,
+    local: local::Local,
     outer: OuterSize,
     rng: Generator,
     /// Counts our handshakes.
@@ -186,6 +189,7 @@ impl Gateway {
             keys,
             name: addresses::shorten(name),
             sockets,
+            local: local::Local::default(),
             outer: outer_bytes,
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds),

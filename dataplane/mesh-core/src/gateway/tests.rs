@@ -3,6 +3,7 @@
 mod hostile;
 mod hostile_peer;
 mod lifecycle;
+mod network;
 mod order;
 mod packets;
 mod pieces;
