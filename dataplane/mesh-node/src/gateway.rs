@@ -16,7 +16,7 @@ use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
 use mesh_core::seam::Moment;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
-use self::life::{Life, Wake};
+use self::life::{Around, Life, Wake};
 use self::lines::{introduce, tell};
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
@@ -26,6 +26,7 @@ use crate::engine::portable::Portable;
 #[cfg(target_os = "linux")]
 use crate::engine::{mmsg::Mmsg, uring::Uring};
 use crate::helpers::{Helpers, WAITING_MAX};
+use crate::iface::watch::{self, Snapshot};
 use crate::iface::{self, Interface, OURS_PREFIX};
 use crate::inside::{InsideConfig, InsideDevice};
 use crate::log::{DroppedLines, LineBudget, LogGuard, announce, announce_warning};
@@ -67,6 +68,7 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
     let identity = state.gateway(options.trans.port, options.ip)?;
     let ports = outside::ports(identity.static_key.public()).to_vec();
     let (outlet, bound) = Outlet::open(outside, &interfaces, ports)?;
+    let around = watch::look(outlet.outside()).context("the network interfaces cannot be listed")?;
     let selection = select(options.common.engine)?;
     let join = |thread: thread::JoinHandle<StretchedToken>| {
         thread.join().map_err(|_| anyhow!("stretching the token failed: give the machine more memory"))
@@ -76,20 +78,8 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
     let keys = NamespaceKeys::derive(&token, options.trans.port, secret.as_ref());
     let fingerprint = hex::encode(&token.fingerprint());
     let log = log.dropped_lines();
-    let start = Start {
-        options,
-        started,
-        stopping,
-        log,
-        fingerprint,
-        keys,
-        interfaces,
-        outlet,
-        bound,
-        state,
-        identity,
-        selection,
-    };
+    let start =
+        Start { options, started, stopping, log, fingerprint, keys, around, outlet, bound, state, identity, selection };
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
@@ -140,7 +130,7 @@ struct Start {
     log: DroppedLines,
     fingerprint: String,
     keys: NamespaceKeys,
-    interfaces: Vec<Interface>,
+    around: Snapshot,
     outlet: Outlet,
     bound: Bound,
     state: StateDirectory,
@@ -150,7 +140,7 @@ struct Start {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, stopping, log, fingerprint, keys, interfaces, outlet, .. } = self;
+        let Self { options, started, stopping, log, fingerprint, keys, around, outlet, .. } = self;
         let Self { bound, state, identity, selection, .. } = self;
         let outer_bytes = options.mtu.map_or(OuterSize::Assumed, OuterSize::Fixed);
         let device = InsideDevice::open(&InsideConfig {
@@ -189,6 +179,8 @@ impl Start {
             pinned_transfer_key: pinned,
             seed: rand::random(),
         };
+        let known = Around::new(outlet.outside(), &around);
+        let addresses = known.addresses.clone();
         let (events, ended) = (wakes.clone(), wakes.clone());
         let mut lines = LineBudget::default();
         let plan = Plan {
@@ -198,7 +190,10 @@ impl Start {
             make_node: move |engine: &mut E| {
                 let sockets = sockets::add(engine, bound)?;
                 engine.add_inside(device).context("the engine does not take the virtual interface")?;
-                Ok(Gateway::new(GatewayConfig { sockets, ..config }, clock::now()))
+                let now = clock::now();
+                let mut gateway = Gateway::new(GatewayConfig { sockets, ..config }, now);
+                gateway.network_changed(now, &addresses);
+                Ok(gateway)
             },
             observe: move |_: &mut E, gateway: &mut Gateway, now: Moment| {
                 while let Some(event) = gateway.poll_event() {
@@ -224,7 +219,7 @@ impl Start {
         };
         let worker = Worker::start(plan, helpers.clone(), move |result| _ = ended.send(Wake::Ended(result)))?;
 
-        introduce(&options, &selection, outlet.outside(), &interfaces, &interface, ula, &fingerprint);
+        introduce(&options, &selection, outlet.outside(), &around.interfaces, &interface, ula, &fingerprint);
         let report = Report {
             fingerprint,
             key: hex::encode(identity.static_key.public()),
@@ -239,12 +234,15 @@ impl Start {
             started,
             log,
         };
+        let network = wakes.clone();
+        // Whoever watches ends at the first change that nobody wants to hear of.
+        watch::watch(outlet.outside().clone(), move |snapshot| network.send(Wake::Network(snapshot)).is_ok())?;
         let status = serve_status(&format!("gateway-{interface}"), report);
         if let Some(remnant) = status.as_ref().and_then(StatusServer::remnant) {
             stopping.removes(remnant);
         }
 
-        let life = Life::new(&options, &state, &worker.mailbox, wakes, outlet);
+        let life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known);
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);

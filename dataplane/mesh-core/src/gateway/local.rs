@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+/// Local addresses that count.
+pub const LOCAL_ADDRESSES_MAX: usize = 16;
+
 /// An address of an interface that the gateway may be reached at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAddress {

@@ -4,6 +4,7 @@ mod beacons;
 mod hostile;
 mod hostile_peer;
 mod lifecycle;
+mod network;
 mod order;
 mod packets;
 mod paths;

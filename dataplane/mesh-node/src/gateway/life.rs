@@ -1,5 +1,6 @@
 //! The main thread of a gateway: it resolves names, tells events, and looks after the sockets.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -7,12 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use mesh_core::gateway::{Event, Gateway};
+use mesh_core::gateway::{Event, Gateway, LocalAddress};
 use mesh_core::session::PublicKey;
 
 use super::lines::{other_key, refusal, tell};
 use super::sockets::{Exchanged, Outlet};
 use crate::config::GatewayOptions;
+use crate::iface::candidates::local_addresses;
+use crate::iface::watch::{DefaultRoute, Snapshot};
 use crate::iface::{self, Interface, Outside, Route};
 use crate::log::{announce, announce_warning};
 use crate::mailbox::Mailbox;
@@ -31,6 +34,8 @@ pub(super) enum Wake {
     /// Something the state machine said, with the key of the transfer if it knows one.
     Event(Event, Option<PublicKey>),
     Resolved(io::Result<Vec<SocketAddr>>),
+    /// The network may be another now.
+    Network(Snapshot),
     /// The outside sockets are others now.
     Exchanged(anyhow::Result<Exchanged>),
 }
@@ -42,8 +47,11 @@ pub(super) struct Life<'a, E: Make> {
     mailbox: &'a Mailbox<E, Gateway>,
     wakes: mpsc::Sender<Wake>,
     outlet: Outlet,
+    around: Around,
     /// Whether the resolver is at work.
     resolving: bool,
+    /// Whether it is to be asked once more: the network is another than when it was asked.
+    resolve_again: bool,
     /// Whether it was told that the name does not resolve.
     unresolved: bool,
     /// Whether it was told why the transfer is of no use: its silence has a cause then.
@@ -61,6 +69,7 @@ impl<'a, E: Make> Life<'a, E> {
         mailbox: &'a Mailbox<E, Gateway>,
         wakes: mpsc::Sender<Wake>,
         outlet: Outlet,
+        around: Around,
     ) -> Self {
         Self {
             options,
@@ -68,7 +77,9 @@ impl<'a, E: Make> Life<'a, E> {
             mailbox,
             wakes,
             outlet,
+            around,
             resolving: false,
+            resolve_again: false,
             unresolved: false,
             cause_told: false,
             silence_due: None,
@@ -86,24 +97,46 @@ impl<'a, E: Make> Life<'a, E> {
                 }
                 Wake::Resolved(result) => self.resolved(result),
                 Wake::Event(event, key) => self.event(event, key)?,
-                Wake::Exchanged(outcome) => self.outlet.exchanged(outcome),
+                Wake::Network(snapshot) => self.network(&snapshot),
+                Wake::Exchanged(outcome) => {
+                    if self.outlet.exchanged(outcome) {
+                        self.look();
+                    }
+                }
             }
         }
     }
 
-    /// Looks at the interfaces, and whether they ask for other sockets.
-    fn look(&mut self) -> Vec<Interface> {
-        let interfaces = match iface::list() {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                tracing::info!(%error, "the network interfaces cannot be listed");
-                return Vec::new();
-            }
-        };
+    /// Looks whether the interfaces ask for other sockets.
+    fn look(&mut self) {
+        match iface::list() {
+            Ok(interfaces) => self.look_after_sockets(&interfaces),
+            Err(error) => tracing::info!(%error, "the network interfaces cannot be listed"),
+        }
+    }
+
+    fn look_after_sockets(&mut self, interfaces: &[Interface]) {
         let wakes = self.wakes.clone();
         // The main thread ends first, and there is nobody to tell then.
-        self.outlet.look(&interfaces, self.mailbox, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
-        interfaces
+        self.outlet.look(interfaces, self.mailbox, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
+    }
+
+    /// Something of the network has changed: it may concern us.
+    fn network(&mut self, snapshot: &Snapshot) {
+        self.look_after_sockets(&snapshot.interfaces);
+        let around = Around::new(self.outlet.outside(), snapshot);
+        if self.around == around {
+            return;
+        }
+        tracing::info!(addresses = %around, "the network outside has changed");
+        let addresses = around.addresses.clone();
+        self.around = around;
+        self.mailbox.send(move |_, gateway: &mut Gateway, now| {
+            gateway.network_changed(now, &addresses);
+            Flow::Continue
+        });
+        self.resolve_again = self.resolving;
+        self.resolve();
     }
 
     /// Asks the resolver on a thread of its own: it may take its time, and there is one question at a time.
@@ -121,6 +154,9 @@ impl<'a, E: Make> Life<'a, E> {
 
     fn resolved(&mut self, result: io::Result<Vec<SocketAddr>>) {
         self.resolving = false;
+        if std::mem::take(&mut self.resolve_again) {
+            self.resolve();
+        }
         match result {
             Ok(mut addresses) => {
                 if std::mem::take(&mut self.unresolved) {
@@ -247,4 +283,27 @@ fn prefer_reachable(addresses: &mut [SocketAddr], name: &str) {
     let Some(interface) = interfaces.iter().find(|interface| interface.name == name) else { return };
     let (ipv4, ipv6) = iface::usable(interface);
     addresses.sort_by_key(|address| if address.is_ipv4() { ipv4.is_none() } else { ipv6.is_none() });
+}
+
+/// What of the network concerns a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Around {
+    pub(super) addresses: Vec<LocalAddress>,
+    ipv4: Option<DefaultRoute>,
+    ipv6: Option<DefaultRoute>,
+}
+
+impl Around {
+    pub(super) fn new(outside: &Outside, snapshot: &Snapshot) -> Self {
+        let Snapshot { interfaces: _, ipv4, ipv6 } = snapshot;
+        Self { addresses: local_addresses(outside, snapshot), ipv4: *ipv4, ipv6: *ipv6 }
+    }
+}
+
+impl fmt::Display for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<String> = self.addresses.iter().map(|local| local.address.to_string()).collect();
+        f.write_str(if addresses.is_empty() { "none" } else { "" })?;
+        f.write_str(&addresses.join(", "))
+    }
 }

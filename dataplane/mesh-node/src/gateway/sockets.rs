@@ -27,6 +27,8 @@ pub(super) struct Outlet {
     settled: Places,
     /// Whether the data thread was told to exchange them and has not answered.
     exchanging: bool,
+    /// Whether the interfaces were looked at meanwhile.
+    looked: bool,
     /// Whether it was told that there are none.
     refused: bool,
     shown: Shown,
@@ -53,7 +55,10 @@ impl Outlet {
         let bound = outside::bind_at_start(&places, &ports)?;
         let shown = Arc::new(Mutex::new(bound.addresses()));
         let settled = bound.settled;
-        Ok((Self { outside, can_be_tied, ports, settled, exchanging: false, refused: false, shown }, bound))
+        Ok((
+            Self { outside, can_be_tied, ports, settled, exchanging: false, looked: false, refused: false, shown },
+            bound,
+        ))
     }
 
     pub(super) fn outside(&self) -> &Outside {
@@ -72,6 +77,7 @@ impl Outlet {
         done: impl FnOnce(anyhow::Result<Exchanged>) + Send + 'static,
     ) {
         let Some(places) = Places::wanted(&self.outside, interfaces, self.can_be_tied) else { return };
+        self.looked = self.exchanging;
         if self.exchanging || places == self.settled {
             return;
         }
@@ -83,8 +89,8 @@ impl Outlet {
         });
     }
 
-    /// The data thread has answered.
-    pub(super) fn exchanged(&mut self, outcome: anyhow::Result<Exchanged>) {
+    /// The data thread has answered; whether the interfaces have to be looked at once more.
+    pub(super) fn exchanged(&mut self, outcome: anyhow::Result<Exchanged>) -> bool {
         self.exchanging = false;
         let Exchanged { addresses, settled } = match outcome {
             Ok(exchanged) => {
@@ -102,6 +108,7 @@ impl Outlet {
         };
         self.settled = settled;
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        std::mem::take(&mut self.looked)
     }
 }
 

@@ -9,7 +9,7 @@ use super::table::Way;
 use super::{Path, PathChoice, PathKind};
 use crate::drops::DropReason;
 use crate::gateway::ip::Whereto;
-use crate::gateway::local::LocalAddress;
+use crate::gateway::local::{LOCAL_ADDRESSES_MAX, LocalAddress};
 use crate::gateway::peers::Peer;
 use crate::gateway::{Event, Gateway, Outgoing, control};
 use crate::seam::{Endpoint, Moment};
@@ -22,7 +22,7 @@ impl Gateway {
     /// The machine's network has changed, or this is how it is at the start: our addresses outside, at most 16. All paths are
     /// asked at once whether they still carry, and peers are told of our new places.
     pub fn network_changed(&mut self, now: Moment, local: &[LocalAddress]) {
-        self.local = local.iter().take(mesh_wire::message::CANDIDATES_MAX).copied().collect();
+        self.local = local.iter().take(LOCAL_ADDRESSES_MAX).copied().collect();
         self.candidates.forget_seen();
         for id in self.peers.ids() {
             if let Some(peer) = self.peers.get_mut(id) {
@@ -32,6 +32,11 @@ impl Gateway {
         }
         self.relay_network_changed(now);
         self.collect_candidates(now);
+    }
+
+    /// The addresses of this machine, most preferred first.
+    pub fn local_addresses(&self) -> &[LocalAddress] {
+        &self.local
     }
 
     /// What the router maps to our socket for IPv4, by PCP, NAT-PMP or UPnP; `None`: nothing any more.
