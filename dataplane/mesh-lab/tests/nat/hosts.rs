@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _, UdpSocket};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -223,19 +224,20 @@ fn one_path_is_longer_than_another() {
             report.rtts.sort();
             Ok(report.rtts[0])
         };
-        let within = |ms: u64, rtt: Duration| (ms..ms + 10).contains(&(rtt.as_millis() as u64));
+        // Never early, and never so late that it would be another path: a busy machine adds some.
+        let within = |ms: Range<u128>, rtt: Duration| ms.contains(&rtt.as_millis());
         let (a, b) = (&left.hosts()[0], &right.hosts()[0]);
         for host in [a, b] {
             let named = host.run(|| Ok(("relay.example", 80).to_socket_addrs()?.collect::<Vec<_>>()))?;
             assert_eq!(named, [(cloud.host().ipv4()?, 80).into()]);
             let far = rtt(host, cloud.host().ipv4()?)?;
-            assert!(within(90, far), "{far:?}");
+            assert!(within(90..180, far), "{far:?}");
         }
         let (direct, near) = (rtt(a, right.uplink().ipv4()?)?, rtt(a, left.hosts()[1].ipv4()?)?);
-        assert!(within(20, direct) && within(0, near), "{direct:?} {near:?}");
+        assert!(within(20..90, direct) && within(0..20, near), "{direct:?} {near:?}");
         left.uplink().path()?.set(Emulation { delay: Duration::from_millis(30), ..Emulation::default() })?;
         let slower = rtt(a, right.uplink().ipv4()?)?;
-        assert!(within(70, slower), "{slower:?}");
+        assert!(within(70..140, slower), "{slower:?}");
         Ok(())
     });
 }
