@@ -20,6 +20,8 @@ const LOSS_FRAMES_MIN: f64 = 10.0;
 /// An answer that takes longer than this, and longer than four usual ones, is missed.
 const ANSWER_LEAST: Duration = Duration::from_millis(1000);
 const ANSWER_MOST: Duration = Duration::from_millis(2000);
+/// A path that answers so much later than at best, and half as late again, has become slower.
+const SLOWER: Duration = Duration::from_millis(5);
 /// So many probes have to be unanswered, too.
 const MISSED_MIN: usize = 4;
 
@@ -40,6 +42,8 @@ pub(in crate::gateway) struct Gauge {
     received: u32,
     outstanding: VecDeque<Outstanding>,
     smoothed: Option<Duration>,
+    /// The least that it was since the path was last silent.
+    fastest: Option<Duration>,
     variation: Duration,
     /// Frames sent and arrived by the last probe that was answered, as both sides count.
     counted: Option<(u32, u32)>,
@@ -109,6 +113,7 @@ impl Gauge {
                 self.smoothed = Some((smoothed * 7 + taken) / 8);
             }
         }
+        self.fastest = self.fastest.into_iter().chain(self.smoothed).min();
     }
 
     fn fade(&mut self, now: Moment) {
@@ -125,6 +130,12 @@ impl Gauge {
     /// Smoothed round-trip time; `None` before the first answer.
     pub(in crate::gateway) fn round_trip(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// Whether round trips take about as long as they did at best.
+    pub(in crate::gateway) fn is_as_fast_as_ever(&self) -> bool {
+        let Some((now, best)) = self.smoothed.zip(self.fastest) else { return false };
+        now <= best + best / 2 + SLOWER
     }
 
     /// Mean deviation of round-trip times.
@@ -166,6 +177,7 @@ impl Gauge {
     pub(in crate::gateway) fn fall_silent(&mut self) {
         self.outstanding.clear();
         self.streak = 0;
+        self.fastest = None;
         // Loss while it was silent says nothing of it when it is back.
         self.counted = None;
         (self.frames, self.lost) = (0.0, 0.0);

@@ -18,9 +18,12 @@ const TRY_PAUSES: [Duration; TRIES as usize] =
 const ROUND_FIRST: Duration = Duration::from_secs(5);
 const ROUND_MOST: Duration = Duration::from_secs(320);
 
-/// Between two probes: of the path that carries; of one that could; of one that is about to prove itself.
+/// Between two probes: of the path that carries; of one that could, while that one is in doubt, and while it is well; of one that
+/// is about to prove itself.
 const CARRYING: Duration = Duration::from_millis(200);
 const SPARE: Duration = Duration::from_secs(1);
+const SPARE_OF_WELL: Duration = Duration::from_secs(10);
+const RELAY_OF_WELL: Duration = Duration::from_secs(30);
 const PROVING: Duration = Duration::from_millis(100);
 /// Of every path while the peer is not in use: often enough to keep a NAT's mapping (RFC 4787: two minutes at least, but 30 s
 /// are common).
@@ -44,6 +47,8 @@ const MARGIN_MS: f64 = 5.0;
 const MARGIN_SHARE: f64 = 0.2;
 const BETTER_FOR: Duration = Duration::from_secs(3);
 const HOLD: Duration = Duration::from_secs(60);
+/// A path is known after so many answers in a row.
+const WELL_AFTER: u32 = 15;
 /// A path that loses more than this, and more than twice what the other one does, is left sooner.
 const LOSSY: f64 = 0.08;
 const BETTER_THAN_LOSSY_FOR: Duration = Duration::from_millis(500);
@@ -74,13 +79,14 @@ impl Straight {
         self.stage == Stage::Proven && self.gauge.streak() >= self.needed
     }
 
-    fn pause(&self, in_use: bool, carries: bool, stretch: u32) -> Duration {
+    fn pause(&self, in_use: bool, carries: bool, well: bool, stretch: u32) -> Duration {
         match self.stage {
             Stage::Untried(sent) => TRY_PAUSES[usize::from(sent.min(TRIES - 1))],
             Stage::Silent(sent) => SILENT_FIRST.saturating_mul(1 << (sent / 2).min(8)).min(SILENT_MOST),
             Stage::Proven if self.gauge.streak() < self.needed => PROVING,
             Stage::Proven if !in_use => IDLE,
             Stage::Proven if carries => CARRYING * stretch,
+            Stage::Proven if well => SPARE_OF_WELL,
             Stage::Proven => SPARE * stretch,
         }
     }
@@ -121,6 +127,7 @@ pub(in crate::gateway) struct Paths {
     changed_at: Option<Moment>,
     rounds: u32,
     round_at: Option<Moment>,
+    was_well: bool,
 }
 
 impl Paths {
@@ -136,6 +143,7 @@ impl Paths {
             changed_at: None,
             rounds: 0,
             round_at: None,
+            was_well: false,
         }
     }
 
@@ -294,6 +302,11 @@ impl Paths {
 
     /// The next path that is due for a probe. The caller sends it and calls [`Paths::probed`].
     pub(in crate::gateway) fn due(&mut self, now: Moment, in_use: bool, relay: bool) -> Option<Way> {
+        let well = self.is_well();
+        if std::mem::replace(&mut self.was_well, well) && !well {
+            // What carries is in doubt: the others are measured at once.
+            self.wake(now);
+        }
         if in_use && self.carries.is_none() && self.round_at.is_some_and(|at| at <= now) {
             self.rounds += 1;
             self.round_at = Some(now + ROUND_FIRST.saturating_mul(1 << self.rounds.min(8)).min(ROUND_MOST));
@@ -314,17 +327,31 @@ impl Paths {
         self.straight.iter().any(|straight| straight.stage == Stage::Proven)
     }
 
+    /// Whether a path without a relay carries, known for a while, that loses next to nothing and answers as fast as it did: others
+    /// need not be measured often.
+    fn is_well(&self) -> bool {
+        let Some(place) = self.carries else { return false };
+        let gauge = &self.straight[place].gauge;
+        gauge.streak() >= WELL_AFTER && gauge.loss() < LOSSY / 2.0 && gauge.is_as_fast_as_ever()
+    }
+
     /// Notes that a probe leaves, and returns how many frames were sent before it. `stretch` makes pauses longer where many peers
     /// are probed.
     pub(in crate::gateway) fn probed(&mut self, now: Moment, way: Way, seq: u32, in_use: bool, stretch: u32) -> u32 {
+        let well = self.is_well();
         let Way::Straight(path) = way else {
-            self.relay_next_at = now + if in_use { SPARE * stretch } else { IDLE };
+            self.relay_next_at = now
+                + match (in_use, well) {
+                    (true, true) => RELAY_OF_WELL,
+                    (true, false) => SPARE * stretch,
+                    (false, _) => IDLE,
+                };
             return self.relay.probe(now, seq);
         };
         let Some(place) = self.find(&path.endpoint) else { return 0 };
         let carries = self.carries == Some(place);
         let straight = &mut self.straight[place];
-        straight.next_at = now + straight.pause(in_use, carries, stretch);
+        straight.next_at = now + straight.pause(in_use, carries, well, stretch);
         match &mut straight.stage {
             Stage::Untried(sent) => *sent += 1,
             Stage::Silent(sent) => *sent = sent.saturating_add(1),
