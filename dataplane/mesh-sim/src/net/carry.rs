@@ -7,7 +7,7 @@ use std::time::Duration;
 use mesh_core::seam::Moment;
 
 use super::site::Outward;
-use super::{Host, Link, Net, Network, NodeId, Point, SiteId, address};
+use super::{Link, Net, Network, NodeId, Point, SiteId, address};
 
 /// Time a datagram takes from a host to itself.
 const LOOPBACK: Duration = Duration::from_micros(10);
@@ -115,8 +115,8 @@ impl Network {
         if lan.is_for_all(to) {
             let across = lan.link;
             for node in (0..self.hosts.len()).map(NodeId) {
-                let Host { place, up } = &self.hosts[node.0];
-                if *up && place.net == net && from != Some(Point::Node(node)) {
+                let place = &self.hosts[node.0].place;
+                if place.net == net && from != Some(Point::Node(node)) {
                     let links = [near, across, place.link];
                     self.cross(now, &links, Hop::Host(node), datagram.clone(), travels);
                 }

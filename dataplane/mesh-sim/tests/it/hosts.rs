@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use mesh_core::gateway::TransferState;
 use mesh_core::seam::SocketId;
 use mesh_sim::host::{self, Inner};
 use mesh_sim::net::NatConfig;
@@ -93,6 +94,21 @@ fn a_gateway_whose_interface_was_down_is_back_within_3_s() {
             mesh.world.set_interface(node, true);
             back_within_3_s(&mut mesh);
         }
+    });
+}
+
+#[test]
+fn a_gateway_started_without_a_network_finds_its_transfer_when_there_is_one() {
+    seeds::each(20, |seed| {
+        let mut mesh = Mesh::new(seed, 1, Link::CLEAN);
+        let node = mesh.gateways[0];
+        let state = |mesh: &Mesh| mesh.world.gateway(node).status(mesh.world.now()).transfer.state;
+        mesh.world.set_interface(node, false);
+        mesh.world.run_for(10 * SECOND);
+        assert_eq!(state(&mesh), TransferState::Resolving, "no resolver answers");
+        mesh.world.set_interface(node, true);
+        mesh.world.run_for(3 * SECOND);
+        assert_eq!(state(&mesh), TransferState::Registered);
     });
 }
 

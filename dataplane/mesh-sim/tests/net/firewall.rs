@@ -123,6 +123,31 @@ fn flows_end_in_time_and_by_a_flush() {
 }
 
 #[test]
+fn what_comes_in_keeps_a_flow_only_where_it_may() {
+    seeds::each(20, |seed| {
+        let timeouts = Timeouts { unanswered: 30 * SECOND, answered: 90 * SECOND, inbound_refreshes: false };
+        let mut scene = Scene::new(seed);
+        let Remotes { one, .. } = remotes(&mut scene);
+        let (_, host) = home(&mut scene, 7, Some(FirewallConfig { timeouts, ..FirewallConfig::LINUX }));
+        let own = at6(7, 10, PORT);
+        assert!(scene.seen(host, PORT, at6(1, 1, 1000)).is_some());
+        scene.world.run_for(20 * SECOND);
+        assert!(scene.reaches(one, 1000, own, host));
+        scene.world.run_for(10 * SECOND);
+        assert!(!scene.reaches(one, 1000, own, host), "the answer has not kept it open");
+        for answered in [false, true] {
+            assert!(scene.seen(host, PORT, at6(1, 1, 1000)).is_some());
+            if answered {
+                assert!(scene.reaches(one, 1000, own, host));
+                assert!(scene.seen(host, PORT, at6(1, 1, 1000)).is_some(), "what goes out after it does, for longer");
+            }
+            scene.world.run_for(80 * SECOND);
+            assert_eq!(scene.reaches(one, 1000, own, host), answered);
+        }
+    });
+}
+
+#[test]
 fn a_full_firewall_refuses_new_flows() {
     seeds::each(10, |seed| {
         let mut scene = Scene::new(seed);
@@ -151,6 +176,22 @@ fn ipv6_crosses_a_carriers_nat_as_it_is() {
         assert_eq!(scene.seen(host, PORT, at6(1, 1, 1000)), Some(at6(7, 10, PORT)));
         assert!(scene.reaches(one, 1000, at6(7, 10, PORT), host));
         assert_eq!(scene.seen(host, PORT, at(ONE, 1000)).map(|seen| seen.ip()), Some(OUTSIDE.into()));
+    });
+}
+
+#[test]
+fn private_addresses_lead_nowhere_where_nothing_translates_them() {
+    seeds::each(10, |seed| {
+        let mut scene = Scene::new(seed);
+        remotes(&mut scene);
+        let site =
+            scene.world.net.add_site(SiteConfig { nat: None, firewall: None, ..SiteConfig::home(OPEN, OUTSIDE) });
+        let local: IpAddr = "fd00:7::10".parse().unwrap();
+        let host = scene.add(Place::inside(site, inside(10).into()).with(local), &[PORT]);
+        let other = scene.add(Place::inside(site, "fd00:7::11".parse().unwrap()), &[PORT]);
+        assert_eq!(scene.seen(host, PORT, at(ONE, 1000)), None);
+        assert_eq!(scene.seen(host, PORT, at6(1, 1, 1000)), None);
+        assert!(scene.reaches(host, PORT, "[fd00:7::11]:5000".parse().unwrap(), other), "they do on the LAN");
     });
 }
 

@@ -46,6 +46,19 @@ fn a_rebound_host_is_seen_at_another_port_whatever_the_kind() {
 }
 
 #[test]
+fn a_flush_gives_the_ports_back_that_a_rebinding_took() {
+    seeds::each(10, |seed| {
+        let (mut scene, home, host) = Scene::with_home(seed, NatConfig::LINUX);
+        let seen = |scene: &mut Scene| scene.seen(host, PORT, at(ONE, 1000)).unwrap();
+        assert_eq!(seen(&mut scene), at(OUTSIDE, PORT));
+        scene.world.net.rebind(home);
+        assert_ne!(seen(&mut scene), at(OUTSIDE, PORT));
+        scene.world.net.flush(home);
+        assert_eq!(seen(&mut scene), at(OUTSIDE, PORT));
+    });
+}
+
+#[test]
 fn another_outside_address_takes_the_place_of_the_first() {
     seeds::each(10, |seed| {
         for kind in NatConfig::every_kind() {

@@ -40,10 +40,13 @@ fn what_is_on_its_way_while_a_host_falls_asleep_or_wakes_counts_when_it_arrives(
         scene.world.run_for(Duration::from_millis(9));
         scene.world.suspend(two, Duration::from_millis(100));
         scene.world.suspend(two, Duration::from_millis(50));
-        scene.world.run_for(Duration::from_millis(92));
+        scene.world.run_for(Duration::from_millis(61));
+        let between = scene.send(one, 1000, at(TWO, 1000));
+        scene.world.run_for(Duration::from_millis(31));
         let late = scene.send(one, 1000, at(TWO, 1000));
         scene.world.run_for(SECOND);
         assert!(scene.arrivals(start, &early).is_empty(), "1 ms too late");
+        assert!(scene.arrivals(start, &between).is_empty(), "between both times");
         assert_eq!(scene.arrivals(start, &late).len(), 1, "1 ms after it woke, at the later of both times");
     });
 }
@@ -105,6 +108,39 @@ fn a_host_without_its_interface_has_no_address() {
         assert_eq!(scene.seen(host, PORT, at(ONE, 1000)), Some(outside));
         assert!(scene.reaches(one, 1000, outside, host));
         assert!(scene.reaches(other, PORT, at(Ipv4Addr::BROADCAST, PORT), host));
+    });
+}
+
+#[test]
+fn what_comes_to_a_host_that_has_lost_the_address_meanwhile_is_lost() {
+    seeds::each(10, |seed| {
+        let mut scene = Scene::new(seed);
+        let (one, two) = (scene.one, scene.two);
+        let start = scene.world.now();
+        let moved = scene.send(one, 1000, at(TWO, 1000));
+        let other = Ipv4Addr::new(203, 0, 113, 3);
+        scene.world.move_node(two, Place::public(other.into(), Link::CLEAN));
+        scene.world.run_for(SECOND);
+        assert!(scene.arrivals(start, &moved).is_empty());
+        let down = scene.send(one, 1000, at(other, 1000));
+        scene.world.set_interface(two, false);
+        scene.world.run_for(SECOND);
+        assert!(scene.arrivals(start, &down).is_empty());
+        scene.world.set_interface(two, true);
+        assert!(scene.reaches(one, 1000, at(other, 1000), two));
+    });
+}
+
+#[test]
+fn the_address_of_a_killed_node_is_free() {
+    seeds::each(10, |seed| {
+        let mut scene = Scene::new(seed);
+        let (one, two) = (scene.one, scene.two);
+        scene.world.kill(two);
+        let heir = scene.world.add_probe(Place::public(TWO.into(), Link::CLEAN), &[1000]);
+        scene.world.probe(one, 1000, at(TWO, 1000), b"who is there?");
+        scene.world.run_for(SECOND);
+        assert_eq!(scene.world.take_heard(heir).len(), 1);
     });
 }
 

@@ -70,6 +70,24 @@ fn private_addresses_mean_another_host_in_each_site_and_nobody_elsewhere() {
 }
 
 #[test]
+fn what_a_host_sends_to_itself_does_not_leave_it() {
+    seeds::each(10, |seed| {
+        let (mut scene, _, [hosts, _]) = two_homes(seed);
+        let one = scene.one;
+        for (node, port, to) in [
+            (hosts[0], PORT, at(inside(10), PORT + 1)),
+            (one, 1000, at(ONE, 1001)),
+            (one, 1000, at(Ipv4Addr::LOCALHOST, 1001)),
+        ] {
+            let arrivals = scene.carry(node, port, to);
+            let arrival = arrivals.first().unwrap();
+            assert_eq!((arrival.node, arrival.from), (node, SocketAddr::new(to.ip(), port)));
+            assert!(arrival.took < Duration::from_micros(100), "{:?}", arrival.took);
+        }
+    });
+}
+
+#[test]
 fn a_site_may_have_any_private_network() {
     seeds::each(10, |seed| {
         let mut scene = Scene::new(seed);
