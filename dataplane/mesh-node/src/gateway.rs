@@ -1,5 +1,6 @@
 //! The program `gateway`: one virtual interface, one data thread, and the main thread that resolves names and tells events.
 
+mod beacons;
 mod life;
 mod lines;
 mod report;
@@ -20,6 +21,7 @@ use self::life::{Around, Life, Wake};
 use self::lines::{introduce, tell};
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
+use crate::beacons::SOCKETS_MAX;
 use crate::cli::Failure;
 use crate::config::GatewayOptions;
 use crate::engine::portable::Portable;
@@ -43,8 +45,8 @@ use crate::{clock, hex, imp, limits, log};
 /// How long the interface of a killed predecessor may stay.
 const TEARDOWN: Duration = Duration::from_secs(2);
 
-/// Sockets of a gateway: one for each family.
-const SOCKETS: u16 = 2;
+/// Sockets of a gateway: one for each family, and those for beacons, which are there twice while they are exchanged.
+const SOCKETS: u16 = 2 + 2 * SOCKETS_MAX as u16;
 
 /// Runs a gateway until it is told to stop.
 pub fn run(options: GatewayOptions) -> Result<(), Failure> {
@@ -242,7 +244,8 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known);
+        life.open_beacons(&around);
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);

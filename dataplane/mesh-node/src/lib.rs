@@ -4,13 +4,15 @@
 //! - [`pump`] is the loop, [`worker`] a thread that runs it, [`mailbox`] how other threads reach it, [`helpers`] who does the
 //!   slow work;
 //! - [`cli`], [`config`], [`log`], [`state`], [`status`], [`signals`] and [`limits`] are what a program needs besides;
-//! - [`iface`] lists the machine's interfaces, [`outside`] binds a gateway's sockets to them, [`ports`] a transfer's;
+//! - [`iface`] lists the machine's interfaces, [`outside`] and [`beacons`] bind a gateway's sockets to them, [`ports`] a
+//!   transfer's;
 //! - [`transfer`] and [`gateway`] put them together.
 //!
 //! Only [`clock`] reads the clock of the data plane, and only [`pump`] calls both an engine and a state machine.
 
 #[cfg(all(feature = "ablation", target_os = "linux"))]
 mod ablation;
+pub mod beacons;
 pub mod cli;
 pub mod clock;
 pub mod config;

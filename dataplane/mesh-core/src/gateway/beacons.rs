@@ -12,6 +12,7 @@ use std::time::Duration;
 use mesh_wire::beacon::Beacon;
 use mesh_wire::message::Message;
 
+use super::local::{self, BeaconSocket};
 use super::outside::reason;
 use super::paths::is_place;
 use super::peers::Claim;
@@ -50,8 +51,8 @@ struct Heard {
 #[derive(Debug)]
 pub(super) struct Beacons {
     sealer: Sealer,
-    /// Where they go: a socket and its group or broadcast address.
-    sockets: Vec<(SocketId, SocketAddr)>,
+    /// Where they come and go.
+    sockets: local::Beacons,
     sent: usize,
     next_at: Option<Moment>,
     heard: HashMap<[u8; 16], Heard, ahash::RandomState>,
@@ -63,7 +64,7 @@ impl Beacons {
     pub(super) fn new(now: Moment, sealer: Sealer, [a, b, c, d]: [u64; 4]) -> Self {
         Self {
             sealer,
-            sockets: Vec::new(),
+            sockets: local::Beacons::default(),
             sent: 0,
             next_at: None,
             heard: HashMap::with_hasher(ahash::RandomState::with_seeds(d, c, b, a)),
@@ -101,13 +102,30 @@ impl Beacons {
 }
 
 impl Gateway {
-    /// The sockets that beacons go out by, each with the group or broadcast address that reaches its local network; none: no
-    /// beacons. Also to be called when they are the same but the network has changed: beacons begin anew.
-    pub fn set_beacons(&mut self, now: Moment, sockets: &[(SocketId, SocketAddr)]) {
+    /// Other sockets serve for beacons from now on; those before were closed. With none, there are no beacons.
+    pub fn set_beacons(&mut self, now: Moment, sockets: local::Beacons) {
         let beacons = &mut self.beacons;
-        beacons.sockets = sockets.iter().take(SOCKETS_MAX).copied().collect();
-        beacons.sent = 0;
-        beacons.next_at = (self.takes_straight && !beacons.sockets.is_empty()).then_some(now);
+        beacons.sockets = sockets;
+        beacons.sockets.sending.truncate(SOCKETS_MAX);
+        self.begin_beacons(now);
+    }
+
+    /// The sockets for beacons.
+    pub fn beacons(&self) -> &local::Beacons {
+        &self.beacons.sockets
+    }
+
+    /// Whether a socket is for beacons alone.
+    pub(super) fn is_for_beacons(&self, socket: SocketId) -> bool {
+        let sockets = &self.beacons.sockets;
+        let main = [self.sockets.ipv4, self.sockets.ipv6].contains(&Some(socket));
+        !main && (sockets.hearing.contains(&socket) || sockets.sending.iter().any(|one| one.socket == socket))
+    }
+
+    /// Beacons begin anew: somebody else may be there.
+    pub(super) fn begin_beacons(&mut self, now: Moment) {
+        self.beacons.sent = 0;
+        self.beacons.next_at = (self.takes_straight && !self.beacons.sockets.sending.is_empty()).then_some(now);
         self.tend_beacons(now);
     }
 
@@ -119,8 +137,9 @@ impl Gateway {
         let pause = FIRST_PAUSES.get(self.beacons.sent).copied().unwrap_or(PAUSE);
         self.beacons.sent = self.beacons.sent.saturating_add(1);
         self.beacons.next_at = Some(now + pause);
-        for (socket, remote) in self.beacons.sockets.clone() {
-            self.send_beacon(Endpoint { socket, remote, local: None });
+        for number in 0..self.beacons.sockets.sending.len() {
+            let BeaconSocket { socket, to, .. } = self.beacons.sockets.sending[number];
+            self.send_beacon(Endpoint { socket, remote: to, local: None });
         }
     }
 

@@ -1,6 +1,8 @@
 //! Our addresses outside, as the program tells them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::seam::SocketId;
 
 /// Local addresses that count.
 pub const LOCAL_ADDRESSES_MAX: usize = 16;
@@ -32,6 +34,33 @@ impl LocalAddress {
             _ => false,
         }
     }
+}
+
+/// The UDP port that beacons are sent to.
+pub const BEACON_PORT: u16 = 48_021;
+/// The multicast group of beacons by IPv4, one of those that no router passes on (RFC 2365).
+pub const BEACON_GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(239, 255, 77, 77);
+/// The multicast group of beacons by IPv6, on the link.
+pub const BEACON_GROUP_IPV6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x4d45, 0x5348);
+
+/// A way to send a beacon to all on one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeaconSocket {
+    /// The engine's socket: what it sends leaves by this interface only, and is passed on by no router.
+    pub socket: SocketId,
+    /// The system's number of the interface.
+    pub interface: u32,
+    /// Where to: a multicast group, or the broadcast address of an IPv4 network, and [`BEACON_PORT`].
+    pub to: SocketAddr,
+}
+
+/// The engine's sockets for beacons. Neither serves for anything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beacons {
+    /// Where beacons arrive: at most one socket for each family. Whatever else arrives there, or at those that send, is a stranger's.
+    pub hearing: Vec<SocketId>,
+    /// How beacons are sent: each of them, for a beacon to reach all. Several may have one socket.
+    pub sending: Vec<BeaconSocket>,
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ use zeroize::Zeroize;
 
 pub use self::addresses::Sockets;
 pub use self::events::Event;
-pub use self::local::{LOCAL_ADDRESSES_MAX, LocalAddress};
+pub use self::local::{
+    BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
+};
 pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus};
 pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
 

@@ -57,8 +57,12 @@ impl Gateway {
             return;
         }
         let stride = stride.max(1);
+        let beacons_alone = self.is_for_beacons(from.socket);
         for (number, datagram) in train.chunks_mut(stride).enumerate() {
             let opened = match frame::classify(datagram[0]) {
+                FirstByte::Frame(frame) if beacons_alone && frame != FrameType::Beacon => {
+                    Err(DropReason::UnexpectedType)
+                }
                 FirstByte::Frame(FrameType::Data | FrameType::Control) => self.open(now, &from, datagram, slab.free()),
                 FirstByte::Frame(frame) => self.handle_frame(now, &from, frame, datagram).map(|()| Opened::Nothing),
                 FirstByte::UnknownType => Err(DropReason::UnknownType),

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use mesh_core::gateway::{Event, Gateway, LocalAddress};
 use mesh_core::session::PublicKey;
 
+use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
 use super::sockets::{Exchanged, Outlet};
 use crate::config::GatewayOptions;
@@ -48,6 +49,7 @@ pub(super) struct Life<'a, E: Make> {
     wakes: mpsc::Sender<Wake>,
     outlet: Outlet,
     around: Around,
+    beacons: BeaconSockets,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it is to be asked once more: the network is another than when it was asked.
@@ -78,6 +80,7 @@ impl<'a, E: Make> Life<'a, E> {
             wakes,
             outlet,
             around,
+            beacons: BeaconSockets::default(),
             resolving: false,
             resolve_again: false,
             unresolved: false,
@@ -85,6 +88,11 @@ impl<'a, E: Make> Life<'a, E> {
             silence_due: None,
             told_route: None,
         }
+    }
+
+    /// Opens the sockets for beacons that these interfaces ask for.
+    pub(super) fn open_beacons(&mut self, snapshot: &Snapshot) {
+        self.beacons.look(self.outlet.outside(), snapshot, self.mailbox);
     }
 
     pub(super) fn keep(mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
@@ -124,6 +132,7 @@ impl<'a, E: Make> Life<'a, E> {
     /// Something of the network has changed: it may concern us.
     fn network(&mut self, snapshot: &Snapshot) {
         self.look_after_sockets(&snapshot.interfaces);
+        self.open_beacons(snapshot);
         let around = Around::new(self.outlet.outside(), snapshot);
         if self.around == around {
             return;

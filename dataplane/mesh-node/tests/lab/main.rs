@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures are shown when asked for by --nocapture")]
 
 mod addresses;
+mod beacons;
 mod engines;
 mod fixture;
 mod hostile;

@@ -32,6 +32,7 @@ impl Gateway {
         }
         self.relay_network_changed(now);
         self.collect_candidates(now);
+        self.begin_beacons(now);
     }
 
     /// The addresses of this machine, most preferred first.

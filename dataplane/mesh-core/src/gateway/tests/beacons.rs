@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::packets::ping;
 use super::world::{Datagram, World, address_of, config, ip4};
 use crate::drops::DropReason;
-use crate::gateway::{Event, GatewayConfig, LocalAddress, PathChoice, PathKind, PeerStatus};
+use crate::gateway::{
+    BEACON_GROUP_IPV4, BEACON_PORT, BeaconSocket, Beacons, Event, GatewayConfig, LocalAddress, PathChoice, PathKind,
+    PeerStatus,
+};
 use crate::seam::SocketId;
 use crate::session::handshake::StaticKey;
 
@@ -18,7 +21,9 @@ fn start(world: &mut World, number: u8, change: impl FnOnce(&mut GatewayConfig))
     let now = world.now;
     let gateway = world.gateways.get_mut(&number).unwrap();
     gateway.network_changed(now, &[LocalAddress { address: address_of(number).ip(), prefix: 24, interface: 2 }]);
-    gateway.set_beacons(now, &[(SocketId(0), "239.255.77.77:48021".parse().unwrap())]);
+    let to = (BEACON_GROUP_IPV4, BEACON_PORT).into();
+    let sending = vec![BeaconSocket { socket: SocketId(0), interface: 2, to }];
+    gateway.set_beacons(now, Beacons { hearing: Vec::new(), sending });
 }
 
 fn network(numbers: &[u8]) -> World {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::world::{Fate, World};
-use crate::gateway::{LOCAL_ADDRESSES_MAX, LocalAddress, TransferState};
+use super::world::{Fate, World, address_of};
+use crate::drops::DropReason;
+use crate::gateway::{BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress, TransferState};
+use crate::node::Node;
+use crate::seam::{Arrival, Endpoint, Origin, Slab, SocketId};
 
 /// Tells gateway 1 of the change, in a turn of its pump.
 fn change(world: &mut World, addresses: &[LocalAddress]) {
@@ -34,7 +37,7 @@ fn transfer_is_asked_for_a_sign_of_life_at_once() {
     world.run(Duration::from_secs(5));
     world.capture = Some(Vec::new());
     change(&mut world, &[local(1)]);
-    let (asked, answered) = (world.transfer_at, super::world::address_of(1));
+    let (asked, answered) = (world.transfer_at, address_of(1));
     assert!(world.capture.as_ref().unwrap().iter().any(|datagram| datagram.to == asked && datagram.from == answered));
     world.run(Duration::from_millis(20));
     assert!(world.capture.as_ref().unwrap().iter().any(|datagram| datagram.from == asked && datagram.to == answered));
@@ -61,4 +64,32 @@ fn network_that_comes_back_during_a_handshake_brings_it_forward() {
         world.fate = Box::new(|_| Fate::Drop);
         world.run(Duration::from_secs(30));
     }
+}
+
+#[test]
+fn what_the_transfer_says_does_not_count_where_beacons_arrive() {
+    let mut world = World::with(&[1]);
+    let (hearing, sender) = (SocketId(7), SocketId(8));
+    let to = "239.255.77.77:48021".parse().unwrap();
+    let beacons = Beacons { hearing: vec![hearing], sending: vec![BeaconSocket { socket: sender, interface: 2, to }] };
+    let now = world.now;
+    world.gateways.get_mut(&1).unwrap().set_beacons(now, beacons.clone());
+    assert_eq!(*world.gateways[&1].beacons(), beacons);
+    // An answer of the transfer is held back, and shown there.
+    world.capture = Some(Vec::new());
+    let (from, own) = (world.transfer_at, address_of(1));
+    world.fate = Box::new(move |datagram| if datagram.from == from { Fate::Drop } else { Fate::Pass });
+    change(&mut world, &[]);
+    world.run(Duration::from_millis(20));
+    let capture = world.capture.take().unwrap();
+    let answer = capture.iter().find(|datagram| datagram.from == from && datagram.to == own).expect("an answer");
+    let gateway = world.gateways.get_mut(&1).unwrap();
+    let mut receive = |socket: SocketId| {
+        let endpoint = Endpoint { socket, remote: from, local: None };
+        let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes: answer.bytes.len(), tos: 0 };
+        let (mut bytes, mut slab) = (answer.bytes.clone(), vec![0; Slab::ROOM_BYTES]);
+        gateway.handle(world.now, &arrival, &mut bytes, &mut Slab::new(&mut slab, 0), &mut Vec::new());
+        gateway.drops().get(DropReason::WrongEndpoint)
+    };
+    assert_eq!([receive(hearing), receive(sender), receive(SocketId(0))], [1, 2, 2]);
 }
