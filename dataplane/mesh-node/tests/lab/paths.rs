@@ -115,6 +115,23 @@ fn neighbours_talk_over_their_own_network_within_two_seconds() {
 }
 
 #[test]
+fn neighbours_find_each_other_without_a_transfer_within_three_seconds() {
+    isolated(|| {
+        let site = Site::new("unplugged", 2)?;
+        let mut gateways = [site.start_gateway(0, &["-path", "auto"])?, site.start_gateway(1, &["-path", "auto"])?];
+        for gateway in &mut gateways {
+            gateway.wait_for_line("sending from", START)?;
+        }
+        let took = site.ping_until_answered(0, 1, Duration::from_secs(3))?;
+        println!("without a transfer: {took:?}");
+        let peer = peer(&site.offices[0], 1)?;
+        ensure!(peer["path"] == "lan" && peer["verified"] == false, "{peer:#}");
+        ensure!(site.ping(0, 1, pings(20))?.perfect());
+        Ok(())
+    });
+}
+
+#[test]
 fn offices_behind_routers_talk_directly() {
     isolated(|| {
         let far = Far::new("offices", &[Nat::PortRestricted; 2], Duration::from_millis(5), Duration::from_millis(10))?;
