@@ -124,7 +124,7 @@ impl Mesh {
                 boot: 1,
                 keys: keys(),
                 name: format!("gateway-{number}"),
-                sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None },
+                sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
                 outer_bytes: OuterSize::Assumed,
                 pinned_transfer_key: None,
                 seed: [20 + byte; 32],

@@ -121,7 +121,7 @@ impl Crowd {
             boot: 1,
             keys: keys(),
             name: format!("gateway-{number}"),
-            sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None },
+            sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
             outer_bytes: OuterSize::Assumed,
             pinned_transfer_key: None,
             seed,

@@ -239,6 +239,8 @@ impl Start {
                         | Event::Refused { .. }
                         | Event::TransferSilent { .. }
                         | Event::TransferBack
+                        | Event::StreamWanted(_)
+                        | Event::OverTcp { .. }
                         | Event::TransferKeyChanged
                         | Event::VersionMismatch { .. } => _ = events.send(Wake::Event(event, key)),
                     }
@@ -451,6 +453,8 @@ impl<E: Make> Life<'_, E> {
                 (self.cause_told, self.silence_due) = (false, None);
                 announce(format_args!("{trans} answers"));
             }
+            // There is no socket for it.
+            Event::StreamWanted(_) | Event::OverTcp { .. } => {}
             Event::TransferKeyChanged => {
                 self.cause_told = true;
                 announce_warning(other_key(self.options, &self.state.pin_path(trans)));

@@ -13,6 +13,9 @@ pub struct Sockets {
     pub ipv4: Option<SocketId>,
     /// For IPv6 remotes.
     pub ipv6: Option<SocketId>,
+    /// Bound to a loopback address, for the bridge to a transfer that is reached over TCP and for nothing else; `None`: the
+    /// transfer is reached over UDP only.
+    pub stream: Option<SocketId>,
 }
 
 impl Sockets {

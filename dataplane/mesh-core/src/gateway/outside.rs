@@ -56,6 +56,9 @@ impl Gateway {
             return;
         }
         let stride = stride.max(1);
+        if self.sockets.stream == Some(from.socket) && self.relay.check_bridge(&from).is_err() {
+            return self.drops.count_many(DropReason::UnknownEndpoint, train.len().div_ceil(stride) as u64);
+        }
         for (number, datagram) in train.chunks_mut(stride).enumerate() {
             let opened = match frame::classify(datagram[0]) {
                 FirstByte::Frame(FrameType::Data | FrameType::Control) => self.open(now, &from, datagram, slab.free()),

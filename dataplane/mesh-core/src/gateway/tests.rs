@@ -9,4 +9,6 @@ mod pieces;
 mod recordings;
 mod registering;
 mod sessions;
+mod streams;
+mod tcp;
 mod world;

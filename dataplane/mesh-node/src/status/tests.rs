@@ -75,6 +75,7 @@ fn full_gateway() -> GatewayReport {
             transfer: TransferStatus {
                 state: TransferState::Registered,
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
+                over_tcp: false,
                 observed: Some("198.51.100.7:41641".parse().unwrap()),
                 slot: Some(0),
                 registered_seconds: Some(7311),
@@ -118,8 +119,17 @@ fn bare_gateway() -> GatewayReport {
     let mut report = full_gateway();
     report.common.cores[0].processor = None;
     report.route = None;
-    let TransferStatus { state: _, endpoint, observed, slot, registered_seconds, key, cipher, silent_seconds } =
-        &mut report.gateway.transfer;
+    let TransferStatus {
+        state: _,
+        endpoint,
+        over_tcp: _,
+        observed,
+        slot,
+        registered_seconds,
+        key,
+        cipher,
+        silent_seconds,
+    } = &mut report.gateway.transfer;
     (*endpoint, *observed, *slot, *registered_seconds) = (None, None, None, None);
     (*key, *cipher, *silent_seconds) = (None, None, None);
     let peer = &mut report.gateway.peers[0];

@@ -88,7 +88,7 @@ pub(crate) fn new_gateway(
         boot,
         keys: NamespaceKeys::derive(token, port, None),
         name: String::new(),
-        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None },
+        sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
         outer_bytes: OuterSize::Assumed,
         pinned_transfer_key: None,
         seed,
