@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -26,10 +26,13 @@ use crate::{netlink, sys, world};
 const STATE_DIRECTORY: &str = "/run/state";
 
 /// Settings of every new host: addresses are usable at once, and nothing is sent that nobody asked for.
-const SYSCTLS: [(&str, &str); 9] = [
+const SYSCTLS: [(&str, &str); 11] = [
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),
     ("net.ipv4.ip_forward", "0"),
+    // Of several addresses of one network each can be taken away alone, as distributions set it.
+    ("net.ipv4.conf.all.promote_secondaries", "1"),
+    ("net.ipv4.conf.default.promote_secondaries", "1"),
     ("net.ipv6.conf.all.accept_dad", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
     ("net.ipv6.conf.default.accept_ra", "0"),
@@ -48,6 +51,19 @@ const SYSCTLS: [(&str, &str); 9] = [
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<Inner>,
+}
+
+/// A handle that does not keep the host.
+#[derive(Clone)]
+pub(crate) struct WeakHost {
+    inner: Weak<Inner>,
+}
+
+impl WeakHost {
+    /// The host, if it lives.
+    pub(crate) fn upgrade(&self) -> Option<Host> {
+        self.inner.upgrade().map(|inner| Host { inner })
+    }
 }
 
 struct Inner {
@@ -306,6 +322,11 @@ impl Host {
         let root = if world::has_user_namespace() { " --user --preserve-credentials" } else { "" };
         let fds = format!("/proc/{pid}/fd");
         Ok(format!("nsenter --target {pid}{root} --pid --net={fds}/{net} --mount={fds}/{mounts}"))
+    }
+
+    /// A handle that does not keep the host.
+    pub(crate) fn downgrade(&self) -> WeakHost {
+        WeakHost { inner: Arc::downgrade(&self.inner) }
     }
 
     /// The network namespace, for netlink messages that name it by number.

@@ -74,11 +74,11 @@ pub(crate) fn add_bridge(switch: &Host) -> Result<()> {
     })
 }
 
-/// Makes a cable from the bridge to each of `interfaces`, which are down.
-pub(crate) fn add_bridge_ports(switch: &Host, interfaces: &[Interface]) -> Result<()> {
+/// Makes a cable from the bridge to each of `interfaces`, which are down, at ports numbered from `first`.
+pub(crate) fn add_bridge_ports(switch: &Host, first: usize, interfaces: &[Interface]) -> Result<()> {
     session(switch, async |netlink| {
         let bridge = index_of(BRIDGE)?;
-        for (number, interface) in interfaces.iter().enumerate() {
+        for (number, interface) in (first..).zip(interfaces) {
             let end = End::of(interface);
             let cable = LinkMessageBuilder::<LinkVeth>::new(&port_name(number), end.name)
                 .controller(bridge)
@@ -146,6 +146,15 @@ pub(crate) fn wait_until_local(host: &Host, addresses: &[Net]) -> Result<()> {
             std::thread::sleep(CARRIER_POLL);
         }
         Ok(())
+    })
+}
+
+/// Whether an interface has a carrier: it and the other end of its cable are switched on.
+pub(crate) fn has_carrier(host: &Host, name: &str) -> Result<bool> {
+    session(host, async |netlink| {
+        let found = netlink.link().get().match_index(index_of(name)?).execute().next().await;
+        let link = found.context("the kernel answers nothing")?.context("ask for the state")?;
+        Ok(link.header.flags.contains(LinkFlags::LowerUp))
     })
 }
 
