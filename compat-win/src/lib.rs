@@ -11,6 +11,8 @@
 //!
 //! After warm-up none of this allocates on Linux.
 
+#[cfg(windows)]
+pub mod device;
 mod engine;
 mod inside;
 mod outgoing;

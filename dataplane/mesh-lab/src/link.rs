@@ -432,6 +432,33 @@ impl Lan {
         self.ports[number].wait_until_running()
     }
 
+    /// Takes a host's interface away, as a card that is pulled or a driver that is unloaded.
+    ///
+    /// # Errors
+    /// The host is not on this switch, or its interface is away already.
+    pub fn remove(&self, host: &Host) -> Result<()> {
+        let port = &self.ports[self.port_of(host)?.0];
+        netlink::remove_link(host, port.name())?;
+        port.record.up.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives a host its interface back: a new one of the same name, with the addresses and routes that the one before had. Returns when
+    /// it carries packets.
+    ///
+    /// # Errors
+    /// The host is not on this switch, or has its interface.
+    pub fn restore(&self, host: &Host) -> Result<()> {
+        let (number, name) = self.port_of(host)?;
+        let port = &self.ports[number];
+        netlink::add_bridge_ports(&self.switch, number, std::slice::from_ref(port))?;
+        port.switch_on()?;
+        netlink::add_addresses(host, port.name(), &port.addresses())?;
+        port.wait_until_running()?;
+        netlink::wait_until_running(&self.switch, &name)?;
+        host.restore_routes()
+    }
+
     /// The number of a host's port and its name in the switch.
     fn port_of(&self, host: &Host) -> Result<(usize, String)> {
         let number = self.ports.iter().position(|port| port.host() == host);

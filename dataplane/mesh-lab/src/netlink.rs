@@ -91,6 +91,14 @@ pub(crate) fn add_bridge_ports(switch: &Host, first: usize, interfaces: &[Interf
     })
 }
 
+/// Takes an interface away, and the other end of its cable with it.
+pub(crate) fn remove_link(host: &Host, name: &str) -> Result<()> {
+    session(host, async |netlink| {
+        let removed = netlink.link().del(index_of(name)?).execute().await;
+        removed.with_context(|| format!("remove {name} of {}", host.name()))
+    })
+}
+
 /// Changes settings of an interface.
 pub(crate) fn change_link(
     host: &Host,

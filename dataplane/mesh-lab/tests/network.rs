@@ -59,6 +59,27 @@ fn hosts_of_a_lan_reach_each_other_until_unplugged() {
 }
 
 #[test]
+fn interface_that_is_removed_comes_back_as_another_of_the_same_name() {
+    isolated(|| {
+        let lab = Lab::new("remove")?;
+        let (a, b) = (lab.host("a")?, lab.host("b")?);
+        let lan = lab.lan(&[&a, &b], &["10.1.0.0/24", "fd01::/64"])?;
+        let index = || a.run(|| Ok(nix::net::if_::if_nametoindex("eth0").ok()));
+        let before = index()?;
+        lan.remove(&a)?;
+        assert_eq!(index()?, None);
+        assert!(lan.remove(&a).is_err(), "it is away");
+        lan.restore(&a)?;
+        let after = index()?;
+        assert!(after.is_some() && after != before, "{before:?} and {after:?}");
+        for address in [b.ipv4()?, b.ipv6()?] {
+            assert!(a.ping(address, QUICK)?.perfect(), "{address}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn router_forwards_and_a_host_does_not() {
     isolated(|| {
         for (forwards, name) in [(true, "router"), (false, "host")] {

@@ -1,15 +1,38 @@
 //! The machine's network interfaces: which one the gateway sends by, and whether the virtual network is in the way of one.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+
+#[cfg(target_os = "linux")]
+#[path = "iface/linux.rs"]
+mod imp;
+#[cfg(windows)]
+#[path = "iface/windows.rs"]
+mod imp;
+#[cfg(target_os = "linux")]
+mod netlink;
+
+/// The virtual interfaces of gateways are called so, with a number.
+pub const OURS_PREFIX: &str = "mesh";
 
 /// An interface with its networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
+    /// Its number, which no other interface has while it is there. One that is made anew has another.
+    pub index: u32,
     /// Its name.
     pub name: String,
+    /// Whether it is switched on and has a carrier.
+    pub up: bool,
+    /// Whether it leads to this machine only.
+    pub loopback: bool,
+    /// Whether it takes multicasts.
+    pub multicast: bool,
+    /// Whether it is the virtual interface of a gateway, this one or another.
+    pub ours: bool,
     /// Its addresses, in the system's order.
     pub networks: Vec<Network>,
 }
@@ -21,6 +44,14 @@ pub struct Network {
     pub address: IpAddr,
     /// In bits.
     pub prefix: u8,
+    /// The address by which all of the network are reached, where it has one.
+    pub broadcast: Option<Ipv4Addr>,
+    /// Whether anything may be sent from it: an IPv6 address is tried first whether another machine has it.
+    pub usable: bool,
+    /// Whether it goes soon: nothing new begins with it.
+    pub deprecated: bool,
+    /// Whether it is one of those that change every day, so that nobody knows the machine by it.
+    pub temporary: bool,
 }
 
 impl fmt::Display for Network {
@@ -29,54 +60,23 @@ impl fmt::Display for Network {
     }
 }
 
-/// All interfaces that have addresses.
-#[cfg(target_os = "linux")]
+/// All interfaces, those without addresses too.
+///
+/// # Errors
+/// The system does not tell.
 pub fn list() -> std::io::Result<Vec<Interface>> {
-    let mut interfaces: Vec<Interface> = Vec::new();
-    for entry in nix::ifaddrs::getifaddrs()? {
-        let ip = |address: Option<&nix::sys::socket::SockaddrStorage>| -> Option<IpAddr> {
-            let address = address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        };
-        let Some(address) = ip(entry.address.as_ref()) else { continue };
-        let prefix = match ip(entry.netmask.as_ref()) {
-            Some(IpAddr::V4(mask)) => mask.to_bits().leading_ones(),
-            Some(IpAddr::V6(mask)) => mask.to_bits().leading_ones(),
-            None => {
-                if address.is_ipv4() {
-                    32
-                } else {
-                    128
-                }
-            }
-        };
-        let network = Network { address, prefix: u8::try_from(prefix).expect("at most 128") };
-        match interfaces.iter_mut().find(|interface| interface.name == entry.interface_name) {
-            Some(interface) => interface.networks.push(network),
-            None => interfaces.push(Interface { name: entry.interface_name, networks: vec![network] }),
-        }
-    }
-    Ok(interfaces)
-}
-
-/// Windows: interfaces are not listed; an address serves as `-iface`.
-#[cfg(windows)]
-pub fn list() -> std::io::Result<Vec<Interface>> {
-    Ok(Vec::new())
+    imp::list()
 }
 
 /// What the gateway sends by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outside {
-    /// One interface, by its addresses.
+    /// One interface, whatever addresses it has.
     Interface {
         /// Its name.
         name: String,
-        /// Its first IPv4 address, or the one asked for.
-        ipv4: Option<Ipv4Addr>,
-        /// Its first IPv6 address that reaches beyond the link, or the one asked for.
-        ipv6: Option<Ipv6Addr>,
+        /// The address that was asked for: sent from while the interface has it.
+        preferred: Option<IpAddr>,
     },
     /// Whatever the routing table says for each destination.
     Routed,
@@ -88,22 +88,18 @@ pub enum Outside {
 /// One line that names what there is.
 pub fn choose(interfaces: &[Interface], wanted: &str, given: bool) -> Result<Outside, String> {
     if let Ok(address) = wanted.parse::<IpAddr>() {
-        let mut holders = interfaces.iter();
-        let holder = holders.find(|interface| interface.networks.iter().any(|network| network.address == address));
-        let (name, others) = match holder {
-            Some(interface) => (interface.name.clone(), usable(interface)),
+        let holder = interfaces.iter().find(|interface| interface.has(address));
+        let name = match holder {
+            Some(interface) => interface.name.clone(),
             // No list to look it up in: binding to it will tell.
-            None if interfaces.is_empty() => (wanted.to_owned(), (None, None)),
+            None if interfaces.is_empty() => wanted.to_owned(),
             None => return Err(format!("-iface {wanted}: no interface has this address: {}", offer(interfaces))),
         };
-        return Ok(match address {
-            IpAddr::V4(ipv4) => Outside::Interface { name, ipv4: Some(ipv4), ipv6: others.1 },
-            IpAddr::V6(ipv6) => Outside::Interface { name, ipv4: others.0, ipv6: Some(ipv6) },
-        });
+        return Ok(Outside::Interface { name, preferred: Some(address) });
     }
     match interfaces.iter().find(|interface| interface.name == wanted).map(usable) {
         Some((ipv4, ipv6)) if ipv4.is_some() || ipv6.is_some() => {
-            Ok(Outside::Interface { name: wanted.to_owned(), ipv4, ipv6 })
+            Ok(Outside::Interface { name: wanted.to_owned(), preferred: None })
         }
         _ if !given => Ok(Outside::Routed),
         Some(_) => Err(format!("-iface {wanted}: the interface has no address to send from: {}", offer(interfaces))),
@@ -111,21 +107,32 @@ pub fn choose(interfaces: &[Interface], wanted: &str, given: bool) -> Result<Out
     }
 }
 
-fn usable(interface: &Interface) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let mut ipv4 = interface.networks.iter().filter_map(|network| match network.address {
+impl Interface {
+    /// Whether this is one of its addresses.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.address == address)
+    }
+}
+
+/// The addresses of an interface that what it sends comes from, by family, as far as they reach beyond the link.
+pub fn usable(interface: &Interface) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let mut networks: Vec<&Network> = interface.networks.iter().filter(|network| network.usable).collect();
+    // The system takes one that is going only if there is no other.
+    networks.sort_by_key(|network| network.deprecated);
+    let ipv4 = networks.iter().find_map(|network| match network.address {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     });
-    let mut ipv6 = interface.networks.iter().filter_map(|network| match network.address {
+    let ipv6 = networks.iter().find_map(|network| match network.address {
         IpAddr::V6(address) if !address.is_unicast_link_local() => Some(address),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     });
-    (ipv4.next(), ipv6.next())
+    (ipv4, ipv6)
 }
 
 /// What could be given instead.
 fn offer(interfaces: &[Interface]) -> String {
-    let usable = interfaces.iter().filter(|interface| !is_loopback(interface) && usable(interface) != (None, None));
+    let usable = interfaces.iter().filter(|interface| !interface.loopback && usable(interface) != (None, None));
     let names: Vec<String> = usable
         .map(|interface| {
             interface
@@ -135,10 +142,6 @@ fn offer(interfaces: &[Interface]) -> String {
         })
         .collect();
     if names.is_empty() { "give the address of one".into() } else { format!("give one of {}", names.join(", ")) }
-}
-
-fn is_loopback(interface: &Interface) -> bool {
-    interface.networks.iter().any(|network| network.address.is_loopback())
 }
 
 /// The first interface whose IPv4 network shares addresses with the virtual one.
@@ -158,7 +161,7 @@ pub fn overlap(interfaces: &[Interface], ip: Ipv4Addr, prefix: u8) -> Option<(&I
     })
 }
 
-/// How datagrams leave that are tied to no interface.
+/// How datagrams leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// The interface, where it could be found out.
@@ -169,24 +172,42 @@ pub struct Route {
 
 /// What the routing table sends by to `remote`; `None` if nothing leads there. Nothing is sent to find out.
 pub fn route_to(remote: SocketAddr) -> Option<Route> {
-    let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(remote).ok()?;
-    let address = socket.local_addr().ok()?.ip();
+    let address = source_to(remote, None, None)?;
     Some(Route { interface: holder(&list().unwrap_or_default(), address), address })
+}
+
+/// What sockets that are bound as `outside` says send by to `remote`; `None` if nothing leads there.
+pub fn route_by(outside: &Outside, remote: SocketAddr) -> Option<Route> {
+    let Outside::Interface { name, preferred } = outside else { return route_to(remote) };
+    let interfaces = list().unwrap_or_default();
+    let interface = interfaces.iter().find(|interface| interface.name == *name)?;
+    let preferred = preferred.filter(|address| address.is_ipv4() == remote.is_ipv4() && interface.has(*address));
+    let address = source_to(remote, Some(interface.index), preferred)?;
+    Some(Route { interface: Some(name.clone()), address })
+}
+
+/// The address that the system chooses for datagrams to `remote`, which leave by this interface.
+fn source_to(remote: SocketAddr, interface: Option<u32>, bound: Option<IpAddr>) -> Option<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, None).ok()?;
+    if let Some(interface) = interface {
+        crate::imp::tie(&socket, remote.is_ipv6(), interface).ok()?;
+    }
+    socket.bind(&SocketAddr::new(bound.unwrap_or(any), 0).into()).ok()?;
+    socket.connect(&remote.into()).ok()?;
+    Some(socket.local_addr().ok()?.as_socket()?.ip())
 }
 
 /// The name of the interface that has an address.
 fn holder(interfaces: &[Interface], address: IpAddr) -> Option<String> {
-    let holds = |interface: &&Interface| interface.networks.iter().any(|network| network.address == address);
-    interfaces.iter().find(holds).map(|interface| interface.name.clone())
+    interfaces.iter().find(|interface| interface.has(address)).map(|interface| interface.name.clone())
 }
 
 /// Whether the host can be asked at several addresses of one family: then answers must leave from the one that was asked.
 pub fn has_several_addresses(interfaces: &[Interface]) -> bool {
     let count = |is_family: fn(&IpAddr) -> bool| {
         let addresses =
-            interfaces.iter().filter(|interface| !is_loopback(interface)).flat_map(|interface| &interface.networks);
+            interfaces.iter().filter(|interface| !interface.loopback).flat_map(|interface| &interface.networks);
         let reachable =
             |address: &&IpAddr| is_family(address) && !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         addresses.map(|network| &network.address).filter(reachable).count()
@@ -203,96 +224,4 @@ pub fn is_public(ip: Ipv4Addr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn machine() -> Vec<Interface> {
-        let interface = |name: &str, networks: &[(&str, u8)]| Interface {
-            name: name.into(),
-            networks: networks
-                .iter()
-                .map(|(address, prefix)| Network { address: address.parse().unwrap(), prefix: *prefix })
-                .collect(),
-        };
-        vec![
-            interface("lo", &[("127.0.0.1", 8), ("::1", 128)]),
-            interface("ens3", &[("192.168.3.2", 24), ("fe80::1", 64), ("2001:db8::2", 64)]),
-            interface("docker0", &[("172.17.0.1", 16)]),
-            interface("wlan0", &[("fe80::2", 64)]),
-        ]
-    }
-
-    #[test]
-    fn an_interface_is_found_by_name_and_by_address() {
-        let ens3 = Outside::Interface {
-            name: "ens3".into(),
-            ipv4: Some(Ipv4Addr::new(192, 168, 3, 2)),
-            ipv6: Some("2001:db8::2".parse().unwrap()),
-        };
-        for wanted in ["ens3", "192.168.3.2", "2001:db8::2"] {
-            assert_eq!(choose(&machine(), wanted, true).as_ref(), Ok(&ens3), "{wanted}");
-        }
-    }
-
-    #[test]
-    fn only_the_default_may_be_missing() {
-        assert_eq!(choose(&machine(), "eth0", false), Ok(Outside::Routed));
-        for wanted in ["eth0", "wlan0", "10.0.0.1"] {
-            let why = choose(&machine(), wanted, true).unwrap_err();
-            assert!(
-                why.contains(wanted) && why.ends_with("give one of ens3 (192.168.3.2), docker0 (172.17.0.1)"),
-                "{why}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_overlap_is_named() {
-        let named = |ip: &str, prefix| {
-            overlap(&machine(), ip.parse().unwrap(), prefix).map(|(interface, _)| interface.name.clone())
-        };
-        assert_eq!(named("172.168.0.1", 16), None);
-        assert_eq!(named("172.17.3.1", 24).as_deref(), Some("docker0"));
-        assert_eq!(named("172.16.0.1", 12).as_deref(), Some("docker0"));
-        assert_eq!(named("192.168.0.1", 16).as_deref(), Some("ens3"));
-        assert_eq!(named("192.168.4.1", 24), None);
-    }
-
-    #[test]
-    fn public_space_is_known() {
-        for (ip, public) in [
-            ("172.168.0.1", true),
-            ("172.31.0.1", false),
-            ("10.0.0.1", false),
-            ("100.64.0.1", false),
-            ("192.168.1.1", false),
-            ("11.0.0.1", true),
-        ] {
-            assert_eq!(is_public(ip.parse().unwrap()), public, "{ip}");
-        }
-    }
-
-    #[test]
-    fn several_addresses_are_counted_by_family() {
-        let mut machine = machine();
-        assert!(has_several_addresses(&machine));
-        machine.retain(|interface| interface.name != "docker0");
-        assert!(!has_several_addresses(&machine));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn this_machine_has_a_loopback_and_a_route_to_itself() {
-        let interfaces = list().unwrap();
-        assert!(interfaces.iter().any(is_loopback), "{interfaces:?}");
-        let address = IpAddr::from([127, 0, 0, 1]);
-        let route = Route { interface: Some("lo".into()), address };
-        assert_eq!(route_to("127.0.0.7:9".parse().unwrap()), Some(route));
-    }
-
-    #[test]
-    fn the_holder_of_an_address_is_named() {
-        assert_eq!(holder(&machine(), "2001:db8::2".parse().unwrap()).as_deref(), Some("ens3"));
-        assert_eq!(holder(&machine(), "10.9.9.9".parse().unwrap()), None);
-    }
-}
+pub(crate) mod tests;

@@ -4,6 +4,7 @@
 //! - [`pump`] is the loop, [`worker`] a thread that runs it, [`mailbox`] how other threads reach it, [`helpers`] who does the
 //!   slow work;
 //! - [`cli`], [`config`], [`log`], [`state`], [`status`], [`signals`] and [`limits`] are what a program needs besides;
+//! - [`iface`] lists the machine's interfaces, [`outside`] binds a gateway's sockets to them, [`ports`] a transfer's;
 //! - [`transfer`] and [`gateway`] put them together.
 //!
 //! Only [`clock`] reads the clock of the data plane, and only [`pump`] calls both an engine and a state machine.
@@ -22,6 +23,7 @@ pub mod inside;
 pub mod limits;
 pub mod log;
 pub mod mailbox;
+pub mod outside;
 pub mod ports;
 pub mod pump;
 pub mod resolve;

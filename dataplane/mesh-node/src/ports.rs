@@ -105,17 +105,6 @@ fn bind(port: u16) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Binds a gateway's socket to one address (or the wildcard of its family), on a port of the system's choice.
-pub fn bind_outside(address: std::net::IpAddr) -> io::Result<UdpSocket> {
-    let address = SocketAddr::new(address, 0);
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! What the Linux engines share, `mesh-uring` and `mesh-mmsg`: all of UDP that does not depend on how the kernel is entered.
 //!
-//! - `socket.rs`: the options a socket needs, and what the kernel granted;
+//! - `socket.rs`: the options a socket needs, and what the kernel granted; `device.rs`: sockets tied to one interface;
 //! - `control.rs`: names and control messages as the kernel writes them; `envelope.rs`: as it reads them;
 //! - `sources.rs`: when a send must tell which address to leave from;
 //! - `train.rs`: the token of what was received; `gather.rs`: from the ranges to be sent to as few sends as order allows;
@@ -20,6 +20,7 @@ pub mod area;
 pub mod company;
 pub mod control;
 mod counters;
+pub mod device;
 pub mod envelope;
 pub mod fair;
 pub mod gather;

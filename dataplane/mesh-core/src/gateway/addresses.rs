@@ -1,10 +1,14 @@
-//! Sockets and names as they are configured.
+//! Sockets and names as they are configured, and sockets that are exchanged for others.
 
 use std::net::SocketAddr;
 
 use mesh_wire::message::NAME_BYTES_MAX;
 
-use crate::seam::{Endpoint, SocketId};
+use super::{Event, Gateway, Outgoing};
+use crate::seam::{Endpoint, Moment, SocketId};
+
+/// The number of no socket: an engine drops what is sent by it, and counts it.
+const NO_SOCKET: SocketId = SocketId(u16::MAX);
 
 /// The engine's sockets that the gateway sends by. One dual-stack socket may serve both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +27,52 @@ impl Sockets {
     pub(super) fn endpoint(&self, remote: SocketAddr) -> Option<Endpoint> {
         let socket = if remote.is_ipv4() { self.ipv4 } else { self.ipv6 }?;
         Some(Endpoint { socket, remote, local: None })
+    }
+
+    /// Moves an endpoint from a socket of `before` to the one that serves its family now; whether it has one. Other endpoints stay.
+    fn adopt(&self, before: &Self, endpoint: &mut Endpoint) -> bool {
+        let ours = [before.ipv4, before.ipv6, Some(NO_SOCKET)].contains(&Some(endpoint.socket));
+        if !ours {
+            return true;
+        }
+        // The local address that was asked belongs to the socket that is gone.
+        let moved = self.endpoint(endpoint.remote);
+        *endpoint = moved.unwrap_or(Endpoint { socket: NO_SOCKET, local: None, ..*endpoint });
+        moved.is_some()
+    }
+}
+
+impl Gateway {
+    /// The sockets it sends by.
+    pub fn sockets(&self) -> Sockets {
+        self.sockets
+    }
+
+    /// Other sockets serve from now on: those before were closed, because the interface they were tied to is another. What is known of
+    /// the transfer and what waits to be sent moves to the socket of its family; what waits for a family that has none is dropped.
+    /// The transfer is asked for a sign of life at once. The socket for a stream concerns no interface, and stays.
+    pub fn set_sockets(&mut self, now: Moment, sockets: Sockets) {
+        let sockets = Sockets { stream: self.sockets.stream, ..sockets };
+        let before = std::mem::replace(&mut self.sockets, sockets);
+        if let Some(control) = &mut self.relay.control {
+            sockets.adopt(&before, &mut control.endpoint);
+        }
+        if let Some(endpoint) = self.relay.attempt.as_mut().and_then(|attempt| attempt.endpoint_mut()) {
+            sockets.adopt(&before, endpoint);
+        }
+        for endpoint in self.relay.fallback.beside_mut().into_iter().flatten() {
+            sockets.adopt(&before, endpoint);
+        }
+        self.outbox.retain_mut(|outgoing| match outgoing {
+            Outgoing::Send { to, .. } => sockets.adopt(&before, to),
+            Outgoing::Deliver(_) => true,
+        });
+        for held in &mut self.held {
+            sockets.adopt(&before, &mut held.from);
+        }
+        // Addresses of a family without a socket were left out when the name was resolved.
+        self.tell(Event::ResolveTransfer);
+        self.relay_network_changed(now);
     }
 }
 

@@ -66,6 +66,14 @@ impl Attempt {
             AttemptStage::Finishing { endpoint, .. } | AttemptStage::Registering { endpoint, .. } => Some(endpoint),
         }
     }
+
+    /// The same, to be changed.
+    pub(super) fn endpoint_mut(&mut self) -> Option<&mut Endpoint> {
+        match &mut self.stage {
+            AttemptStage::Starting | AttemptStage::Waiting { .. } => None,
+            AttemptStage::Finishing { endpoint, .. } | AttemptStage::Registering { endpoint, .. } => Some(endpoint),
+        }
+    }
 }
 
 impl Gateway {

@@ -298,6 +298,26 @@ impl Gateway {
         self.tend_relay(now);
     }
 
+    /// The network outside is another than before, or has come back: the transfer is asked for a sign of life at once, or a handshake
+    /// goes on at once.
+    pub(super) fn relay_network_changed(&mut self, now: Moment) {
+        if self.stopped {
+            return;
+        }
+        match &mut self.relay.attempt {
+            Some(attempt) => match attempt.stage {
+                AttemptStage::Waiting { .. } | AttemptStage::Registering { .. } => attempt.next_at = now,
+                AttemptStage::Starting | AttemptStage::Finishing { .. } => {}
+            },
+            None if self.relay.registration.is_some() => {
+                self.relay.keepalives.hinted = true;
+                self.send_keepalive(now);
+            }
+            None => self.relay.attempt_at = Some(now),
+        }
+        self.tend_relay(now);
+    }
+
     /// Does what time asks for.
     pub(super) fn tend_relay(&mut self, now: Moment) {
         if self.stopped {

@@ -139,6 +139,11 @@ impl Fallback {
         [self.former.as_ref().map(|former| &former.at), self.proven.as_ref().map(|proven| &proven.to)]
     }
 
+    /// The same, to be changed.
+    pub(super) fn beside_mut(&mut self) -> [Option<&mut Endpoint>; 2] {
+        [self.former.as_mut().map(|former| &mut former.at), self.proven.as_mut().map(|proven| &mut proven.to)]
+    }
+
     /// Where the transfer is told things now, where that is not where data goes.
     pub(super) fn told_at(&self) -> Option<Endpoint> {
         self.proven.map(|proven| proven.to)

@@ -9,6 +9,7 @@ mod pieces;
 mod recordings;
 mod registering;
 mod sessions;
+mod sockets;
 mod streams;
 mod tcp;
 mod world;

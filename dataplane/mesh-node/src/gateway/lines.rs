@@ -1,6 +1,6 @@
 //! What the gateway tells the person at the console, and the log.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use mesh_core::gateway::Event;
@@ -8,7 +8,7 @@ use mesh_wire::message::RefusedReason;
 
 use crate::config::GatewayOptions;
 use crate::hex;
-use crate::iface::{self, Outside};
+use crate::iface::{self, Interface, Outside};
 use crate::log::{announce, announce_warning};
 use crate::select::Selection;
 
@@ -65,6 +65,7 @@ pub(super) fn introduce(
     options: &GatewayOptions,
     selection: &Selection,
     outside: &Outside,
+    interfaces: &[Interface],
     interface: &str,
     ula: Option<Ipv6Addr>,
     fingerprint: &str,
@@ -78,7 +79,15 @@ pub(super) fn introduce(
     ));
     announce(format_args!("token fingerprint {fingerprint}"));
     match outside {
-        Outside::Interface { name, ipv4, ipv6 } => {
+        Outside::Interface { name, preferred } => {
+            let (ipv4, ipv6) = match interfaces.iter().find(|interface| interface.name == *name).map(iface::usable) {
+                Some((ipv4, ipv6)) => match *preferred {
+                    Some(IpAddr::V4(asked)) => (Some(asked), ipv6),
+                    Some(IpAddr::V6(asked)) => (ipv4, Some(asked)),
+                    None => (ipv4, ipv6),
+                },
+                None => (None, None),
+            };
             let addresses: Vec<String> =
                 ipv4.map(|ip| ip.to_string()).into_iter().chain(ipv6.map(|ip| ip.to_string())).collect();
             announce(format_args!("sending from {name} ({})", addresses.join(", ")));

@@ -4,6 +4,7 @@
 mod privileges;
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, geteuid};
+use socket2::Socket;
 
 pub(crate) use privileges::give_up as give_up_privileges;
 
@@ -59,6 +61,11 @@ pub(crate) fn pin(processor: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(processor)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Ties a fresh socket to the interface of this number.
+pub(crate) fn tie(socket: &Socket, v6: bool, interface: u32) -> io::Result<()> {
+    mesh_udp::device::tie(socket.as_fd(), v6, interface).map(drop)
 }
 
 /// Where keys are kept unless someone says otherwise: root has one place for the machine, everyone else one of their own.

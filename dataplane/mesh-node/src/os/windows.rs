@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use socket2::Socket;
+
 /// Nanoseconds since the program first asked. The performance counter behind it runs on while the machine sleeps.
 pub(crate) fn boot_nanos() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -35,6 +37,11 @@ pub(crate) fn processors() -> Vec<usize> {
 /// The portable engine's threads are not pinned.
 pub(crate) fn pin(_processor: usize) -> io::Result<()> {
     Ok(())
+}
+
+/// Lets a socket send by the interface of this number only.
+pub(crate) fn tie(socket: &Socket, v6: bool, interface: u32) -> io::Result<()> {
+    compat_win::device::send_by(socket, v6, interface)
 }
 
 /// Where keys are kept unless someone says otherwise.

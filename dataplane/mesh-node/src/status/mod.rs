@@ -173,7 +173,9 @@ pub struct GatewayReport {
     pub trans: String,
     /// What the outside sockets are bound to.
     pub outside: Vec<SocketAddr>,
-    /// What the routing table sends by to the transfer; `None` with a given interface, or while no address of it is known.
+    /// Whether they are tied to one interface, that of `-iface`; else the routing table chooses for each destination.
+    pub tied: bool,
+    /// What datagrams to the transfer leave by; `None` while no address of it is known.
     pub route: Option<Route>,
     /// The state machine's part, field by field.
     #[serde(flatten)]

@@ -202,16 +202,17 @@ pub(super) fn gateway(document: &Value) -> String {
     let mut text = head(document, &which);
     let transfer = &document["transfer"];
     let route = &document["route"];
-    let route = if route.is_null() {
+    let by = if route.is_null() {
         String::new()
     } else {
-        format!(", by the route via {} ({})", cell(&route["interface"]), cell(&route["address"]))
+        let by = if document["tied"] == true { "by" } else { "by the route via" };
+        format!(", {by} {} ({})", cell(&route["interface"]), cell(&route["address"]))
     };
     let _ = writeln!(
         text,
         "  sending from {}{}\n  transfer {}: {} at {}, seen at {}",
         cell(&document["outside"]),
-        route,
+        by,
         cell(&document["trans"]),
         transfer_state(transfer),
         cell(&transfer["endpoint"]),

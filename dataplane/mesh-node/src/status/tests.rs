@@ -62,7 +62,8 @@ fn full_gateway() -> GatewayReport {
         common: common("gateway", "portable", "as asked", 9),
         interface: "mesh0".into(),
         trans: "you.domain.com:8000".into(),
-        outside: vec!["0.0.0.0:41641".parse().unwrap(), "[::]:50123".parse().unwrap()],
+        outside: vec!["0.0.0.0:62641".parse().unwrap(), "[::]:62641".parse().unwrap()],
+        tied: false,
         route: Some(Route { interface: Some("wlan0".into()), address: "192.168.1.7".parse().unwrap() }),
         gateway: Status {
             ip4: Ipv4Addr::new(172, 168, 3, 1),
@@ -119,6 +120,7 @@ fn bare_gateway() -> GatewayReport {
     let mut report = full_gateway();
     report.common.cores[0].processor = None;
     report.route = None;
+    report.tied = true;
     let TransferStatus {
         state: _,
         endpoint,

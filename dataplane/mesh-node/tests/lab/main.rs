@@ -9,6 +9,7 @@ mod fixture;
 mod hostile;
 mod long;
 mod many;
+mod outside;
 mod refuse;
 mod relay;
 mod restarts;

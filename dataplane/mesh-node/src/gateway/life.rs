@@ -1,0 +1,250 @@
+//! The main thread of a gateway: it resolves names, tells events, and looks after the sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use mesh_core::gateway::{Event, Gateway};
+use mesh_core::session::PublicKey;
+
+use super::lines::{other_key, refusal, tell};
+use super::sockets::{Exchanged, Outlet};
+use crate::config::GatewayOptions;
+use crate::iface::{self, Interface, Outside, Route};
+use crate::log::{announce, announce_warning};
+use crate::mailbox::Mailbox;
+use crate::pump::Flow;
+use crate::resolve::resolve;
+use crate::select::Make;
+use crate::state::StateDirectory;
+
+/// A transfer is told to be silent after this time without an answer, as the state machine does.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What the main thread waits for.
+pub(super) enum Wake {
+    Stop,
+    Ended(io::Result<()>),
+    /// Something the state machine said, with the key of the transfer if it knows one.
+    Event(Event, Option<PublicKey>),
+    Resolved(io::Result<Vec<SocketAddr>>),
+    /// The outside sockets are others now.
+    Exchanged(anyhow::Result<Exchanged>),
+}
+
+/// The main thread's life: until it is told to stop, or something it cannot do without is gone.
+pub(super) struct Life<'a, E: Make> {
+    options: &'a GatewayOptions,
+    state: &'a StateDirectory,
+    mailbox: &'a Mailbox<E, Gateway>,
+    wakes: mpsc::Sender<Wake>,
+    outlet: Outlet,
+    /// Whether the resolver is at work.
+    resolving: bool,
+    /// Whether it was told that the name does not resolve.
+    unresolved: bool,
+    /// Whether it was told why the transfer is of no use: its silence has a cause then.
+    cause_told: bool,
+    /// When to tell of silence: it was noticed while there was no address to send to.
+    silence_due: Option<Instant>,
+    /// The route that was told last.
+    told_route: Option<Route>,
+}
+
+impl<'a, E: Make> Life<'a, E> {
+    pub(super) fn new(
+        options: &'a GatewayOptions,
+        state: &'a StateDirectory,
+        mailbox: &'a Mailbox<E, Gateway>,
+        wakes: mpsc::Sender<Wake>,
+        outlet: Outlet,
+    ) -> Self {
+        Self {
+            options,
+            state,
+            mailbox,
+            wakes,
+            outlet,
+            resolving: false,
+            unresolved: false,
+            cause_told: false,
+            silence_due: None,
+            told_route: None,
+        }
+    }
+
+    pub(super) fn keep(mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
+        loop {
+            match woken.recv().context("the data thread is gone: see the log")? {
+                Wake::Stop => return Ok(()),
+                Wake::Ended(result) => {
+                    return Err(result.err().map_or_else(|| anyhow!("the data thread ended: see the log"), Into::into))
+                        .context("the engine failed");
+                }
+                Wake::Resolved(result) => self.resolved(result),
+                Wake::Event(event, key) => self.event(event, key)?,
+                Wake::Exchanged(outcome) => self.outlet.exchanged(outcome),
+            }
+        }
+    }
+
+    /// Looks at the interfaces, and whether they ask for other sockets.
+    fn look(&mut self) -> Vec<Interface> {
+        let interfaces = match iface::list() {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                tracing::info!(%error, "the network interfaces cannot be listed");
+                return Vec::new();
+            }
+        };
+        let wakes = self.wakes.clone();
+        // The main thread ends first, and there is nobody to tell then.
+        self.outlet.look(&interfaces, self.mailbox, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
+        interfaces
+    }
+
+    /// Asks the resolver on a thread of its own: it may take its time, and there is one question at a time.
+    fn resolve(&mut self) {
+        if self.resolving {
+            return;
+        }
+        let (target, wakes) = (self.options.trans.clone(), self.wakes.clone());
+        let ask = move || _ = wakes.send(Wake::Resolved(resolve(&target)));
+        match thread::Builder::new().name("mesh-resolve".into()).spawn(ask) {
+            Ok(_) => self.resolving = true,
+            Err(error) => self.resolved(Err(error)),
+        }
+    }
+
+    fn resolved(&mut self, result: io::Result<Vec<SocketAddr>>) {
+        self.resolving = false;
+        match result {
+            Ok(mut addresses) => {
+                if std::mem::take(&mut self.unresolved) {
+                    announce(format_args!("{} resolves now", self.options.trans.host));
+                    self.silence_due = self.silence_due.map(|_| Instant::now() + SILENCE);
+                }
+                match self.outlet.outside() {
+                    Outside::Routed => self.tell_route(&addresses),
+                    Outside::Interface { name, .. } => prefer_reachable(&mut addresses, name),
+                }
+                self.mailbox.send(move |_, gateway: &mut Gateway, now| {
+                    gateway.set_transfer(now, &addresses);
+                    Flow::Continue
+                });
+            }
+            // The state machine asks again each second.
+            Err(error) => {
+                if !std::mem::replace(&mut self.unresolved, true) {
+                    announce_warning(format_args!(
+                        "{} does not resolve ({error}): check -trans and the name servers; it is tried again each second",
+                        self.options.trans.host
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Says by what datagrams leave when nobody chose: once, and when it changes.
+    fn tell_route(&mut self, addresses: &[SocketAddr]) {
+        let Some(route) = addresses.iter().find_map(|&address| iface::route_to(address)) else { return };
+        if self.told_route.as_ref() == Some(&route) {
+            return;
+        }
+        let via = match &route.interface {
+            Some(interface) => format!("{interface} ({})", route.address),
+            None => route.address.to_string(),
+        };
+        announce(format_args!(
+            "note: there is no usable {}; sending by the route to the transfer: via {via}; choose another with -iface",
+            self.options.iface
+        ));
+        self.told_route = Some(route);
+    }
+
+    fn event(&mut self, event: Event, key: Option<PublicKey>) -> anyhow::Result<()> {
+        let trans = &self.options.trans;
+        match event {
+            // Asked each second while the transfer does not answer.
+            Event::ResolveTransfer => {
+                if !self.unresolved && self.silence_due.is_some_and(|due| Instant::now() >= due) {
+                    self.tell_silence();
+                }
+                self.look();
+                self.resolve();
+            }
+            Event::Registered { transfer, observed, first, .. } => {
+                (self.cause_told, self.silence_due) = (false, None);
+                let line = format!("registered with {trans} ({transfer}) as {}, seen at {observed}", self.options.ip);
+                if first {
+                    announce(line)
+                } else {
+                    tracing::info!("{line}")
+                }
+                if let (Some(key), None) = (key, self.options.trans_key)
+                    && let Err(error) = self.state.pin_transfer(trans, &key)
+                {
+                    tracing::warn!(error = %format_args!("{error:#}"), "the transfer's key is not kept");
+                }
+            }
+            Event::Refused { reason, ip4, first } => {
+                let why = refusal(reason, ip4);
+                if first {
+                    return Err(anyhow!(why));
+                }
+                announce_warning(why);
+            }
+            // Nothing could be sent: the network outside is not to blame yet.
+            Event::TransferSilent { tried } if tried.is_empty() => {
+                if !std::mem::replace(&mut self.unresolved, true) {
+                    announce_warning(format_args!(
+                        "{} does not resolve yet: check -trans and the name servers; it is tried again each second",
+                        trans.host
+                    ));
+                }
+                self.silence_due = Some(Instant::now() + SILENCE);
+            }
+            Event::TransferSilent { .. } => self.tell_silence(),
+            Event::TransferBack => {
+                (self.cause_told, self.silence_due) = (false, None);
+                announce(format_args!("{trans} answers"));
+            }
+            // There is no socket for it.
+            Event::StreamWanted(_) | Event::OverTcp { .. } => {}
+            Event::TransferKeyChanged => {
+                self.cause_told = true;
+                announce_warning(other_key(self.options, &self.state.pin_path(trans)));
+            }
+            Event::VersionMismatch { lowest, highest } => {
+                self.cause_told = true;
+                announce_warning(format_args!(
+                    "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
+                ));
+            }
+            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => tell(&event),
+        }
+        Ok(())
+    }
+
+    /// Says that nothing comes back, unless it was told what is wrong.
+    fn tell_silence(&mut self) {
+        self.silence_due = None;
+        if !self.cause_told {
+            announce_warning(format_args!(
+                "no answer from {}: wrong token, wrong port or UDP blocked; silence tells no more. It is tried again each second",
+                self.options.trans
+            ));
+        }
+    }
+}
+
+/// Puts the addresses first whose family the interface has addresses of. The system's own order is by all interfaces.
+fn prefer_reachable(addresses: &mut [SocketAddr], name: &str) {
+    let interfaces = iface::list().unwrap_or_default();
+    let Some(interface) = interfaces.iter().find(|interface| interface.name == name) else { return };
+    let (ipv4, ipv6) = iface::usable(interface);
+    addresses.sort_by_key(|address| if address.is_ipv4() { ipv4.is_none() } else { ipv6.is_none() });
+}

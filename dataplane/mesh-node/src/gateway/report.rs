@@ -1,0 +1,78 @@
+//! What a running gateway says of itself.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use mesh_core::gateway::Gateway;
+
+use super::sockets::Shown;
+use crate::helpers::Helpers;
+use crate::iface::{self, Outside};
+use crate::log::DroppedLines;
+use crate::mailbox::Mailbox;
+use crate::select::{Make, Selection};
+use crate::status::{CommonReport, CoreReport, GatewayReport, SCHEMA, StatusServer};
+
+/// How long the status waits for the data thread.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the status thread needs to answer.
+pub(super) struct Report<E: Make> {
+    pub(super) fingerprint: String,
+    pub(super) key: String,
+    pub(super) selection: Selection,
+    pub(super) processor: Option<usize>,
+    pub(super) mailbox: Mailbox<E, Gateway>,
+    pub(super) helpers: Helpers,
+    pub(super) interface: String,
+    pub(super) trans: String,
+    pub(super) outside: Outside,
+    pub(super) sockets: Shown,
+    pub(super) started: Instant,
+    pub(super) log: DroppedLines,
+}
+
+impl<E: Make> Report<E> {
+    fn make(&self) -> anyhow::Result<GatewayReport> {
+        let asked = self
+            .mailbox
+            .ask(|engine, gateway, now| (engine.name(), engine.offloads(), engine.counters(), gateway.status(now)));
+        let (engine, offloads, counters, gateway) =
+            asked.recv_timeout(STATUS_PATIENCE).context("the data thread does not answer")?;
+        let route = gateway.transfer.endpoint.and_then(|transfer| iface::route_by(&self.outside, transfer));
+        Ok(GatewayReport {
+            common: CommonReport {
+                schema: SCHEMA,
+                program: "gateway",
+                version: env!("CARGO_PKG_VERSION"),
+                pid: std::process::id(),
+                engine,
+                engine_reason: self.selection.reason.clone(),
+                offloads,
+                fingerprint: self.fingerprint.clone(),
+                public_key: self.key.clone(),
+                uptime_seconds: self.started.elapsed().as_secs(),
+                jobs_refused: self.helpers.refused(),
+                log_lines_dropped: self.log.count(),
+                cores: vec![CoreReport { core: 0, processor: self.processor, counters }],
+            },
+            interface: self.interface.clone(),
+            trans: self.trans.clone(),
+            outside: self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            tied: self.outside != Outside::Routed,
+            route,
+            gateway,
+        })
+    }
+}
+
+/// Serves the status; without it the gateway runs all the same.
+pub(super) fn serve_status<E: Make>(name: &str, report: Report<E>) -> Option<StatusServer> {
+    let answer = move || {
+        let report = report.make().and_then(|report| Ok(serde_json::to_string(&report)?));
+        report.unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }).to_string())
+    };
+    let served = StatusServer::start(name, answer);
+    served.inspect_err(|error| tracing::info!(%error, "the status verb will not find this program")).ok()
+}

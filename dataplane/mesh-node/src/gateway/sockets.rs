@@ -1,0 +1,148 @@
+//! The outside sockets of a running gateway: given to the engine, and exchanged for others when they are tied to an interface that
+//! was made anew, or when the address that was asked for comes or goes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use mesh_core::gateway::{Gateway, Sockets};
+use mesh_core::seam::Moment;
+
+use crate::iface::{Interface, Outside};
+use crate::log::announce_warning;
+use crate::mailbox::Mailbox;
+use crate::outside::{self, Bound, Places};
+use crate::pump::Flow;
+use crate::select::Make;
+
+/// Addresses and ports of the sockets, for whoever shows them.
+pub(super) type Shown = Arc<Mutex<Vec<SocketAddr>>>;
+
+/// What the main thread knows of the outside sockets.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    outside: Outside,
+    can_be_tied: bool,
+    ports: Vec<u16>,
+    settled: Places,
+    /// Whether the data thread was told to exchange them and has not answered.
+    exchanging: bool,
+    /// Whether it was told that there are none.
+    refused: bool,
+    shown: Shown,
+}
+
+/// What the data thread answers.
+#[derive(Debug)]
+pub(super) struct Exchanged {
+    addresses: Vec<SocketAddr>,
+    settled: Places,
+}
+
+impl Outlet {
+    /// Binds the first sockets.
+    pub(super) fn open(outside: Outside, interfaces: &[Interface], ports: Vec<u16>) -> anyhow::Result<(Self, Bound)> {
+        let can_be_tied = match &outside {
+            Outside::Interface { name, .. } => {
+                let interface = interfaces.iter().find(|interface| interface.name == *name);
+                interface.is_some_and(|interface| outside::can_be_tied(interface.index))
+            }
+            Outside::Routed => true,
+        };
+        let places = Places::wanted(&outside, interfaces, can_be_tied).context("the interface is gone: try again")?;
+        let bound = outside::bind_at_start(&places, &ports)?;
+        let shown = Arc::new(Mutex::new(bound.addresses()));
+        let settled = bound.settled;
+        Ok((Self { outside, can_be_tied, ports, settled, exchanging: false, refused: false, shown }, bound))
+    }
+
+    pub(super) fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        Arc::clone(&self.shown)
+    }
+
+    /// Looks whether the interfaces as they are now ask for other sockets, and has them exchanged; `done` is called on the data thread.
+    pub(super) fn look<E: Make>(
+        &mut self,
+        interfaces: &[Interface],
+        mailbox: &Mailbox<E, Gateway>,
+        done: impl FnOnce(anyhow::Result<Exchanged>) + Send + 'static,
+    ) {
+        let Some(places) = Places::wanted(&self.outside, interfaces, self.can_be_tied) else { return };
+        if self.exchanging || places == self.settled {
+            return;
+        }
+        self.exchanging = true;
+        let ports = self.ports.clone();
+        mailbox.send(move |engine, gateway: &mut Gateway, now| {
+            done(exchange(engine, gateway, now, &places, &ports));
+            Flow::Continue
+        });
+    }
+
+    /// The data thread has answered.
+    pub(super) fn exchanged(&mut self, outcome: anyhow::Result<Exchanged>) {
+        self.exchanging = false;
+        let Exchanged { addresses, settled } = match outcome {
+            Ok(exchanged) => {
+                tracing::info!(sockets = ?exchanged.addresses, "the sockets were bound anew: the interface has changed");
+                self.refused = false;
+                exchanged
+            }
+            // Tried again at the next look.
+            Err(error) => {
+                if !std::mem::replace(&mut self.refused, true) {
+                    announce_warning(format_args!("{error:#}; it is tried again"));
+                }
+                Exchanged { addresses: Vec::new(), settled: Places::default() }
+            }
+        };
+        self.settled = settled;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+}
+
+/// Gives bound sockets to the engine.
+pub(super) fn add<E: Make>(engine: &mut E, bound: Bound) -> anyhow::Result<Sockets> {
+    let mut ids = Sockets::default();
+    for socket in bound.sockets {
+        let address = socket.local_addr()?;
+        // An answer must leave from the address that was asked: a socket that is bound to none has to be told.
+        let id = engine
+            .add_socket(socket, address.ip().is_unspecified())
+            .with_context(|| format!("the engine does not take the socket at {address}"))?;
+        engine.note_buffers(id);
+        match address {
+            SocketAddr::V4(_) => ids.ipv4 = Some(id),
+            SocketAddr::V6(_) => ids.ipv6 = Some(id),
+        }
+    }
+    Ok(ids)
+}
+
+/// Closes the sockets there are, and binds others to the same port. They cannot be there both at once: one of them may be bound to an
+/// address, and the other to all.
+fn exchange<E: Make>(
+    engine: &mut E,
+    gateway: &mut Gateway,
+    now: Moment,
+    places: &Places,
+    ports: &[u16],
+) -> anyhow::Result<Exchanged> {
+    let Sockets { ipv4, ipv6, stream: _ } = gateway.sockets();
+    for old in [ipv4, ipv6].into_iter().flatten() {
+        if let Err(error) = engine.remove_socket(old) {
+            tracing::warn!(%error, "a socket is not closed");
+        }
+    }
+    let mut exchanged = Exchanged { addresses: Vec::new(), settled: Places::default() };
+    let added = outside::bind(places, ports).and_then(|bound| {
+        exchanged = Exchanged { addresses: bound.addresses(), settled: bound.settled };
+        add(engine, bound)
+    });
+    gateway.set_sockets(now, *added.as_ref().unwrap_or(&Sockets::default()));
+    added.map(|_| exchanged)
+}
