@@ -4,6 +4,7 @@ mod life;
 mod lines;
 mod report;
 mod sockets;
+mod tcp;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -20,6 +21,7 @@ use self::life::{Life, Wake};
 use self::lines::{introduce, tell};
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
+use self::tcp::Tcp;
 use crate::cli::Failure;
 use crate::config::GatewayOptions;
 use crate::engine::portable::Portable;
@@ -42,8 +44,8 @@ use crate::{clock, hex, imp, limits, log};
 /// How long the interface of a killed predecessor may stay.
 const TEARDOWN: Duration = Duration::from_secs(2);
 
-/// Sockets of a gateway: one for each family.
-const SOCKETS: u16 = 2;
+/// Sockets of a gateway: one for each family, and one for a bridge to TCP.
+const SOCKETS: u16 = 3;
 
 /// Runs a gateway until it is told to stop.
 pub fn run(options: GatewayOptions) -> Result<(), Failure> {
@@ -58,7 +60,7 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
 }
 
 fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
-    limits::make_room(SOCKETS, 0)?;
+    limits::make_room(SOCKETS, 0, 0)?;
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
     let interfaces = list_without_overlap(options.ip, options.prefix)?;
@@ -187,6 +189,7 @@ impl Start {
             pinned_transfer_key: pinned,
             seed: rand::random(),
         };
+        let (tcp, stream) = Tcp::open();
         let (events, ended) = (wakes.clone(), wakes.clone());
         let mut lines = LineBudget::default();
         let plan = Plan {
@@ -194,7 +197,8 @@ impl Start {
             processor,
             make_engine: || E::make(SOCKETS),
             make_node: move |engine: &mut E| {
-                let sockets = sockets::add(engine, bound)?;
+                let mut sockets = sockets::add(engine, bound)?;
+                sockets.stream = stream.map(|socket| sockets::add_stream(engine, socket)).transpose()?;
                 engine.add_inside(device).context("the engine does not take the virtual interface")?;
                 Ok(Gateway::new(GatewayConfig { sockets, ..config }, clock::now()))
             },
@@ -235,6 +239,7 @@ impl Start {
             trans: options.trans.to_string(),
             outside: outlet.outside().clone(),
             sockets: outlet.shown(),
+            tcp: tcp.counts(),
             started,
             log,
         };
@@ -243,13 +248,16 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let life = Life::new(&options, &state, &worker.mailbox, wakes, outlet);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, tcp);
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);
             Flow::Stop
         });
+        let bridge = life.end();
         worker.join();
+        // What the data thread said last may go over TCP.
+        drop(bridge);
         if let Some(status) = status {
             status.end();
         }

@@ -12,6 +12,7 @@ use mesh_core::session::PublicKey;
 
 use super::lines::{other_key, refusal, tell};
 use super::sockets::{Exchanged, Outlet};
+use super::tcp::Tcp;
 use crate::config::GatewayOptions;
 use crate::iface::{self, Interface, Outside, Route};
 use crate::log::{announce, announce_warning};
@@ -42,6 +43,9 @@ pub(super) struct Life<'a, E: Make> {
     mailbox: &'a Mailbox<E, Gateway>,
     wakes: mpsc::Sender<Wake>,
     outlet: Outlet,
+    tcp: Tcp,
+    /// Whether the registration goes over TCP.
+    over_tcp: bool,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it was told that the name does not resolve.
@@ -61,13 +65,17 @@ impl<'a, E: Make> Life<'a, E> {
         mailbox: &'a Mailbox<E, Gateway>,
         wakes: mpsc::Sender<Wake>,
         outlet: Outlet,
+        tcp: Tcp,
     ) -> Self {
+        tcp.target().set_places(outlet.places());
         Self {
             options,
             state,
             mailbox,
             wakes,
             outlet,
+            tcp,
+            over_tcp: false,
             resolving: false,
             unresolved: false,
             cause_told: false,
@@ -76,7 +84,11 @@ impl<'a, E: Make> Life<'a, E> {
         }
     }
 
-    pub(super) fn keep(mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
+    /// Goes on until the program is to end.
+    ///
+    /// # Errors
+    /// It cannot go on.
+    pub(super) fn keep(&mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
         loop {
             match woken.recv().context("the data thread is gone: see the log")? {
                 Wake::Stop => return Ok(()),
@@ -86,9 +98,17 @@ impl<'a, E: Make> Life<'a, E> {
                 }
                 Wake::Resolved(result) => self.resolved(result),
                 Wake::Event(event, key) => self.event(event, key)?,
-                Wake::Exchanged(outcome) => self.outlet.exchanged(outcome),
+                Wake::Exchanged(outcome) => {
+                    self.outlet.exchanged(outcome);
+                    self.tcp.target().set_places(self.outlet.places());
+                }
             }
         }
+    }
+
+    /// Ends it, and gives back what has to outlive the data thread.
+    pub(super) fn end(self) -> Tcp {
+        self.tcp
     }
 
     /// Looks at the interfaces, and whether they ask for other sockets.
@@ -131,6 +151,7 @@ impl<'a, E: Make> Life<'a, E> {
                     Outside::Routed => self.tell_route(&addresses),
                     Outside::Interface { name, .. } => prefer_reachable(&mut addresses, name),
                 }
+                self.tcp.target().set_addresses(&addresses);
                 self.mailbox.send(move |_, gateway: &mut Gateway, now| {
                     gateway.set_transfer(now, &addresses);
                     Flow::Continue
@@ -178,7 +199,9 @@ impl<'a, E: Make> Life<'a, E> {
             }
             Event::Registered { transfer, observed, first, .. } => {
                 (self.cause_told, self.silence_due) = (false, None);
-                let line = format!("registered with {trans} ({transfer}) as {}, seen at {observed}", self.options.ip);
+                // Over TCP it sees an address of its own machine.
+                let way = if self.over_tcp { "over TCP".into() } else { format!("seen at {observed}") };
+                let line = format!("registered with {trans} ({transfer}) as {}, {way}", self.options.ip);
                 if first {
                     announce(line)
                 } else {
@@ -212,8 +235,17 @@ impl<'a, E: Make> Life<'a, E> {
                 (self.cause_told, self.silence_due) = (false, None);
                 announce(format_args!("{trans} answers"));
             }
-            // There is no socket for it.
-            Event::StreamWanted(_) | Event::OverTcp { .. } => {}
+            Event::StreamWanted(wanted) => self.tcp.wanted(wanted, self.mailbox),
+            Event::OverTcp { transfer, over_tcp } => {
+                self.over_tcp = over_tcp;
+                if over_tcp {
+                    announce(format_args!(
+                        "UDP to {trans} gets no answer: going over TCP to {transfer}; UDP is tried again every 20 s"
+                    ));
+                } else {
+                    announce(format_args!("UDP to {trans} ({transfer}) works: TCP is left"));
+                }
+            }
             Event::TransferKeyChanged => {
                 self.cause_told = true;
                 announce_warning(other_key(self.options, &self.state.pin_path(trans)));
@@ -234,7 +266,7 @@ impl<'a, E: Make> Life<'a, E> {
         self.silence_due = None;
         if !self.cause_told {
             announce_warning(format_args!(
-                "no answer from {}: wrong token, wrong port or UDP blocked; silence tells no more. It is tried again each second",
+                "no answer from {}: wrong token, wrong port, or UDP and TCP blocked; silence tells no more. It is tried again each second",
                 self.options.trans
             ));
         }
