@@ -59,9 +59,11 @@ pub enum TransferState {
 pub struct TransferStatus {
     /// How we stand with it.
     pub state: TransferState,
-    /// Its address, once it answered.
+    /// Its address, once it answered; nothing while a connection over TCP is made anew.
     pub endpoint: Option<SocketAddr>,
-    /// Where it sees us.
+    /// Whether it is reached over TCP, as UDP gets no answer.
+    pub over_tcp: bool,
+    /// Where it sees us; nothing over TCP, where it sees an address of its own machine.
     pub observed: Option<SocketAddr>,
     /// Our slot in its table.
     pub slot: Option<u32>,
@@ -161,8 +163,9 @@ impl Gateway {
         let control = relay.control.as_ref();
         TransferStatus {
             state,
-            endpoint: control.map(|control| control.endpoint.remote),
-            observed: registration.map(|registration| registration.observed),
+            endpoint: control.and_then(|control| relay.shown(&control.endpoint)),
+            over_tcp: relay.is_over_stream(),
+            observed: registration.filter(|_| !relay.is_over_stream()).map(|registration| registration.observed),
             slot: relay.place().map(|(_, slot)| slot.index),
             registered_seconds: registration.map(|registration| now.since(registration.since).as_secs()),
             key: relay.pinned().as_ref().map(short),
@@ -182,7 +185,7 @@ impl Gateway {
             verified: peer.record.is_some(),
             connected: session.is_some(),
             path: path.map(|path| path.kind),
-            endpoint: path.map(|path| path.endpoint.remote),
+            endpoint: path.and_then(|path| self.relay.shown(&path.endpoint)),
             cipher: session.map(|session| session.cipher().name()),
             handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),

@@ -13,4 +13,6 @@ mod recordings;
 mod registering;
 mod sessions;
 mod sockets;
+mod streams;
+mod tcp;
 mod world;

@@ -28,6 +28,8 @@ use crate::cli::flags::Program;
 use crate::cli::{Failure, StatusQuery};
 use crate::engine::EngineCounters;
 use crate::iface::Route;
+use crate::stream::StreamReport;
+use crate::stream::listen::ListenReport;
 
 /// Version of the documents.
 pub const SCHEMA: u32 = 1;
@@ -91,6 +93,8 @@ pub struct TransferReport {
     pub ports_bound: usize,
     /// Ports that something else holds, as ranges: `8003`, `8010-8012`.
     pub ports_busy: Vec<String>,
+    /// TCP on the same ports, for gateways without UDP.
+    pub tcp: ListenReport,
     /// What was done since the start, summed over the cores.
     pub counters: Counters,
     /// Handshakes under way, or finished less than five seconds ago.
@@ -125,6 +129,8 @@ pub struct MemberReport {
     pub name: String,
     /// The address it is reached at.
     pub endpoint: Option<SocketAddr>,
+    /// Whether that is the other end of a TCP connection.
+    pub over_tcp: bool,
     /// Its slot.
     pub slot: u32,
     /// Seconds it has held its address, earlier starts of the transfer included.
@@ -157,7 +163,8 @@ impl From<MemberStatus> for MemberReport {
             datagrams_forwarded,
             bytes_forwarded,
         } = status;
-        Self { ip4, name, endpoint, slot, age_seconds, heard_seconds, datagrams_forwarded, bytes_forwarded }
+        let over_tcp = false;
+        Self { ip4, name, endpoint, over_tcp, slot, age_seconds, heard_seconds, datagrams_forwarded, bytes_forwarded }
     }
 }
 
@@ -177,6 +184,8 @@ pub struct GatewayReport {
     pub tied: bool,
     /// What datagrams to the transfer leave by; `None` while no address of it is known.
     pub route: Option<Route>,
+    /// What was carried over TCP.
+    pub tcp: StreamReport,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,
