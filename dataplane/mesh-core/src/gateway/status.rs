@@ -100,8 +100,8 @@ pub struct PeerStatus {
     pub handshake_seconds: Option<u64>,
     /// Time since it was heard, in seconds.
     pub heard_seconds: Option<u64>,
-    /// Smoothed round-trip time of that path, in milliseconds, where it was measured.
-    pub rtt_ms: Option<f64>,
+    /// Smoothed round-trip time of that path, in microseconds, where it was measured.
+    pub rtt_micros: Option<u64>,
     /// All paths that are known.
     pub paths: Vec<PathStatus>,
     /// Inner packets received.
@@ -189,7 +189,7 @@ impl Gateway {
             cipher: session.map(|session| session.cipher().name()),
             handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
-            rtt_ms: peer.paths.measured().round_trip().map(|time| time.as_secs_f64() * 1e3),
+            rtt_micros: peer.paths.measured().round_trip().and_then(|time| u64::try_from(time.as_micros()).ok()),
             paths: peer.paths.status(relayed.as_ref()),
             packets_in: peer.traffic.packets_in,
             bytes_in: peer.traffic.bytes_in,

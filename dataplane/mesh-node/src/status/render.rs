@@ -73,7 +73,7 @@ fn seconds(value: &Value) -> String {
 }
 
 fn milliseconds(value: &Value) -> String {
-    value.as_f64().map_or_else(|| cell(value), |milliseconds| format!("{milliseconds:.1} ms"))
+    value.as_u64().map_or_else(|| cell(value), |micros| format!("{}.{} ms", micros / 1000, micros % 1000 / 100))
 }
 
 /// How many of one thing for each of another; nothing where there was none, or it is not counted.
@@ -260,7 +260,7 @@ pub(super) fn gateway(document: &Value) -> String {
                 cell(&peer["name"]),
                 cell(&peer["path"]),
                 cell(&peer["endpoint"]),
-                milliseconds(&peer["rtt_ms"]),
+                milliseconds(&peer["rtt_micros"]),
                 cell(&peer["cipher"]),
                 cell(&peer["verified"]),
                 seconds(&peer["handshake_seconds"]),

@@ -114,15 +114,15 @@ fn full_gateway() -> GatewayReport {
                 cipher: Some("AES-256-GCM"),
                 handshake_seconds: Some(41),
                 heard_seconds: Some(0),
-                rtt_ms: Some(12.34),
+                rtt_micros: Some(12_340),
                 paths: vec![PathStatus {
                     kind: PathKind::Direct,
                     endpoint: Some("198.51.100.9:41641".parse().unwrap()),
                     active: false,
                     proven: true,
-                    rtt_ms: Some(56.78),
-                    jitter_ms: 0.5,
-                    loss: 0.25,
+                    rtt_micros: Some(56_780),
+                    jitter_micros: 500,
+                    loss_permille: 250,
                 }],
                 packets_in: 401_504,
                 bytes_in: 497_864_960,
@@ -165,7 +165,8 @@ fn bare_gateway() -> GatewayReport {
     (*key, *cipher, *silent_seconds) = (None, None, None);
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
-    (peer.handshake_seconds, peer.heard_seconds) = (None, None);
+    (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);
+    (peer.paths[0].endpoint, peer.paths[0].rtt_micros) = (None, None);
     report
 }
 
