@@ -15,3 +15,4 @@ mod relay;
 mod restarts;
 mod ring;
 mod stopping;
+mod tcp;
