@@ -1,6 +1,7 @@
 //! Programs the tests call that come from Debian.
 
 use std::env;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -8,7 +9,8 @@ use crate::command;
 use crate::report::Outcome;
 
 /// A package, the program of it the tests call, and what for.
-const PACKAGES: [(&str, &str, &str); 2] = [
+const PACKAGES: [(&str, &str, &str); 3] = [
+    ("nftables", "nft", "translates and filters addresses in the laboratory"),
     ("strace", "strace", "shows which system calls the data threads of the ring engine make"),
     ("valgrind", "valgrind", "counts instructions"),
 ];
@@ -33,9 +35,11 @@ pub(crate) fn ensure_packages() -> Result<Outcome> {
     Ok(Outcome::one())
 }
 
+/// Also where Debian keeps programs for root, which other users lack on their `PATH`; the laboratory looks there too.
 fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.into_iter().any(|folder| folder.join(program).is_file())
 }
 
 #[cfg(test)]

@@ -26,10 +26,13 @@ use crate::{netlink, sys, world};
 const STATE_DIRECTORY: &str = "/run/state";
 
 /// Settings of every new host: addresses are usable at once, and nothing is sent that nobody asked for.
-const SYSCTLS: [(&str, &str); 9] = [
+const SYSCTLS: [(&str, &str); 11] = [
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "0"),
     ("net.ipv4.ip_forward", "0"),
+    // Of several addresses of one network each can be taken away alone, as distributions set it.
+    ("net.ipv4.conf.all.promote_secondaries", "1"),
+    ("net.ipv4.conf.default.promote_secondaries", "1"),
     ("net.ipv6.conf.all.accept_dad", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
     ("net.ipv6.conf.default.accept_ra", "0"),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::emulation::Emulation;
 use crate::emulator::EmulatedLink;
 use crate::host::Host;
-use crate::link::{Lan, Link, Net};
+use crate::link::{Lan, Link, parse};
 use crate::world;
 
 /// A laboratory in the private world of this process. See the crate's documentation for an example.
@@ -91,8 +91,4 @@ impl Lab {
     pub fn lan(&self, hosts: &[&Host], nets: &[&str]) -> Result<Lan> {
         Lan::new(hosts, &parse(nets)?).with_context(|| format!("connect {} hosts to a switch", hosts.len()))
     }
-}
-
-fn parse(nets: &[&str]) -> Result<Vec<Net>> {
-    nets.iter().map(|net| net.parse()).collect()
 }

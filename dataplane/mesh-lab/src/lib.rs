@@ -1,7 +1,7 @@
 //! A laboratory of hosts, links, routers and captures in network namespaces private to the run.
 //!
 //! Tests, the demo and the bench run real programs on real packets in it, without touching the machine's network and
-//! without any program but those under test: no `ip`, no `ping`.
+//! without any program but those under test: no `ip`, no `ping`; only NAT and firewalls need `nft`.
 //!
 //! ```no_run
 //! use mesh_lab::{Lab, Ping};
@@ -40,6 +40,12 @@
 //! packet socket to another, trains and unfinished checksums as they come. It needs no module of the kernel
 //! (`sch_netem`), takes no CPU while nothing passes, and holds at most 256 MiB of frames for each direction.
 //!
+//! # What lies between
+//! [`Internet`] builds the usual scene of NAT traversal: servers, and sites behind routers, near and far. A router
+//! translates addresses ([`Interface::set_nat`], [`Nat`]) or lets in answers only ([`Interface::set_firewall`]),
+//! forgets its mappings ([`Host::forget_flows`], [`Host::set_udp_timeout`]), and drops datagrams ([`Host::drop_udp`],
+//! [`Udp`]) until told otherwise.
+//!
 //! # The end
 //! Nothing has to be cleaned up, so nothing can be left behind. Namespaces hang on descriptors, and these on the
 //! process: the kernel frees them however it ends. Programs are killed when their [`Process`] is dropped, and all
@@ -53,6 +59,8 @@
 //!   way too.
 //! - For programs with a TUN interface: `/dev/net/tun` readable and writable ([`Host::check_tun`]).
 //! - The kernel's `veth` and `bridge`, built in or as loaded modules.
+//! - For NAT, firewalls and rules that drop: the program `nft` (Debian package `nftables`), and the kernel's
+//!   `nf_tables`, `nf_nat` and `nf_conntrack_netlink` with what `nft` loads of them.
 //! - Root of the machine, in no user namespace, for [`LinkMode::Nic`] and [`Interface::steer_receive`]: the kernel
 //!   refuses `gro_flush_timeout` and `rps_cpus` to everybody else.
 //! - Linux 6.2 for UDP trains through an emulated link; older kernels have them refused there ([`LinkMode::Wire`] cuts
@@ -62,17 +70,21 @@
 #![cfg(target_os = "linux")]
 
 mod capture;
+mod conntrack;
 mod copy;
 mod emulation;
 mod emulator;
 mod ethtool;
+mod firewall;
 mod host;
+mod internet;
 mod interrupts;
 mod lab;
 mod link;
 mod listing;
 mod mode;
 mod netlink;
+mod nft;
 mod packets;
 mod ping;
 mod process;
@@ -87,7 +99,9 @@ pub use capture::{Capture, Frame, Injector, Recording};
 pub use copy::{CopyReport, tcp_copy};
 pub use emulation::Emulation;
 pub use emulator::{EmulatedLink, EmulationCounters};
+pub use firewall::{DropRule, Nat, Udp};
 pub use host::Host;
+pub use internet::{Carrier, Internet, Server, Site, SitePlan, Uplink};
 pub use interrupts::pass_interrupts_on;
 pub use lab::Lab;
 pub use link::{Interface, Lan, Link, Net};

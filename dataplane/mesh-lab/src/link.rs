@@ -86,13 +86,16 @@ pub(crate) struct Record {
     name: String,
     addresses: Mutex<Vec<Net>>,
     up: AtomicBool,
+    /// Whether it is the outside of a [`crate::Nat::FullCone`].
+    cone: AtomicBool,
     /// What is at the other end and lives as long as a host on it does: a switch, an emulator.
     _keeps: Option<Kept>,
 }
 
 impl Record {
     pub(crate) fn new(name: String, keeps: Option<Kept>) -> Arc<Record> {
-        Arc::new(Record { name, addresses: Mutex::default(), up: AtomicBool::new(true), _keeps: keeps })
+        let (up, cone) = (AtomicBool::new(true), AtomicBool::new(false));
+        Arc::new(Record { name, addresses: Mutex::default(), up, cone, _keeps: keeps })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -156,7 +159,7 @@ impl Interface {
         Ok(())
     }
 
-    /// Takes an address away.
+    /// Takes an address away. With its last IPv4 address the interface loses the IPv4 routes through it.
     ///
     /// # Errors
     /// The interface does not have it.
@@ -165,6 +168,24 @@ impl Interface {
         netlink::remove_address(&self.host, self.name(), address)?;
         self.record.addresses().retain(|own| *own != address);
         Ok(())
+    }
+
+    /// Takes all addresses away and gives these instead, as `10.1.0.7/24`, while the interface runs: what a host sees
+    /// that gets a new lease. Routes that [`Host::route`] had set stay if the new addresses reach their gateway.
+    ///
+    /// # Errors
+    /// One is malformed.
+    pub fn set_addresses(&self, addresses: &[&str]) -> Result<()> {
+        let addresses = parse(addresses)?;
+        for own in self.addresses() {
+            netlink::remove_address(&self.host, self.name(), own)?;
+        }
+        self.record.addresses().clear();
+        self.add_addresses(&addresses)?;
+        if self.is_up() {
+            netlink::wait_until_local(&self.host, &addresses)?;
+        }
+        self.host.restore_routes()
     }
 
     /// Sets the largest packet in bytes, 68 to 65,535; below 1280 the interface loses IPv6. Set both ends of a cable.
@@ -193,12 +214,16 @@ impl Interface {
         Ok(())
     }
 
-    /// Switches the interface on again and puts back the routes that [`Host::route`] had set.
+    /// Switches the interface on again, puts back the routes that [`Host::route`] had set, and returns when the cable
+    /// carries packets, unless its other end is switched off or pulled out.
     ///
     /// # Errors
     /// The interface is gone.
     pub fn up(&self) -> Result<()> {
         self.switch_on()?;
+        if netlink::has_carrier(&self.host, self.name())? {
+            self.wait_until_running()?;
+        }
         self.host.restore_routes()
     }
 
@@ -215,6 +240,14 @@ impl Interface {
 
     pub(crate) fn is_up(&self) -> bool {
         self.record.up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_cone(&self) -> bool {
+        self.record.cone.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_cone(&self, cone: bool) {
+        self.record.cone.store(cone, Ordering::Relaxed);
     }
 
     pub(crate) fn reaches(&self, address: IpAddr) -> bool {
@@ -308,20 +341,40 @@ impl Lan {
         // A switch is no party to the traffic: without this its ports would send IPv6 multicasts of their own.
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         netlink::add_bridge(&switch)?;
-        let ports: Vec<_> = hosts.iter().map(|host| host.next_interface(Some(Arc::new(switch.clone())))).collect();
-        netlink::add_bridge_ports(&switch, 0, &ports)?;
-        for (port, number) in ports.iter().zip(1..) {
-            port.switch_on()?;
-            port.add_addresses(&nth_of_each(nets, number)?)?;
-        }
-        for (number, port) in ports.iter().enumerate() {
-            port.wait_until_running()?;
-            netlink::wait_until_running(&switch, &port_name(number))?;
-        }
-        Ok(Lan { switch, ports })
+        let mut lan = Lan { switch, ports: Vec::new() };
+        let addresses = (1..).take(hosts.len()).map(|number| nth_of_each(nets, number)).collect::<Result<Vec<_>>>()?;
+        lan.connect(hosts, &addresses)?;
+        Ok(lan)
     }
 
-    /// The hosts' interfaces, in the order the hosts were given.
+    /// Connects one more host: a new interface in it, up, with these addresses, as `10.1.0.7/24`.
+    ///
+    /// # Errors
+    /// An address is malformed, or the kernel refuses the interface.
+    pub fn attach(&mut self, host: &Host, addresses: &[&str]) -> Result<Interface> {
+        let connected = self.connect(&[host], &[parse(addresses)?]);
+        connected.with_context(|| format!("connect {} to a switch", host.name()))?;
+        Ok(self.ports[self.ports.len() - 1].clone())
+    }
+
+    /// Makes a port for each of `hosts`, which gets its part of `addresses`.
+    fn connect(&mut self, hosts: &[&Host], addresses: &[Vec<Net>]) -> Result<()> {
+        let (switch, first) = (&self.switch, self.ports.len());
+        let ports: Vec<_> = hosts.iter().map(|host| host.next_interface(Some(Arc::new(switch.clone())))).collect();
+        netlink::add_bridge_ports(switch, first, &ports)?;
+        for (port, addresses) in ports.iter().zip(addresses) {
+            port.switch_on()?;
+            port.add_addresses(addresses)?;
+        }
+        for (port, number) in ports.iter().zip(first..) {
+            port.wait_until_running()?;
+            netlink::wait_until_running(switch, &port_name(number))?;
+        }
+        self.ports.extend(ports);
+        Ok(())
+    }
+
+    /// The hosts' interfaces, in the order the hosts were given and attached.
     #[must_use]
     pub fn ports(&self) -> &[Interface] {
         &self.ports
@@ -403,6 +456,10 @@ impl Lan {
 /// The switch's end of the cable to the host of that place in the list.
 pub(crate) fn port_name(number: usize) -> String {
     format!("p{number}")
+}
+
+pub(crate) fn parse(nets: &[&str]) -> Result<Vec<Net>> {
+    nets.iter().map(|net| net.parse()).collect()
 }
 
 pub(crate) fn nth_of_each(nets: &[Net], number: u32) -> Result<Vec<Net>> {

@@ -157,6 +157,15 @@ pub(crate) fn wait_until_local(host: &Host, addresses: &[Net]) -> Result<()> {
     })
 }
 
+/// Whether an interface has a carrier: it and the other end of its cable are switched on.
+pub(crate) fn has_carrier(host: &Host, name: &str) -> Result<bool> {
+    session(host, async |netlink| {
+        let found = netlink.link().get().match_index(index_of(name)?).execute().next().await;
+        let link = found.context("the kernel answers nothing")?.context("ask for the state")?;
+        Ok(link.header.flags.contains(LinkFlags::LowerUp))
+    })
+}
+
 fn carries_packets(link: &LinkMessage) -> bool {
     let mut forwards = true;
     for attribute in &link.attributes {
