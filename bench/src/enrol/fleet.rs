@@ -24,7 +24,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
@@ -246,8 +246,10 @@ impl Fleet {
             boot: rand::random(),
             keys: keys.clone(),
             name: String::new(),
-            sockets: Sockets { ipv4: Some(SocketId(client.socket.0)), ipv6: None },
+            sockets: Sockets { ipv4: Some(SocketId(client.socket.0)), ipv6: None, ports: (0, 0) },
             outer_bytes: OuterSize::Assumed,
+            path: PathChoice::Relay,
+            pins: Vec::new(),
             pinned_transfer_key: None,
             seed: rand::random(),
         };
@@ -368,7 +370,9 @@ impl Fleet {
                 Event::VersionMismatch { .. } => "hears a transfer that speaks other versions".to_owned(),
                 // It is asked again; patience ends elsewhere.
                 Event::TransferSilent { .. } | Event::TransferBack | Event::ResolveTransfer => continue,
-                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => continue,
+                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                    continue;
+                }
             };
             self.trouble
                 .get_or_insert_with(|| format!("client {number}, of the transfer {}, {trouble}", client.transfer));

@@ -176,6 +176,8 @@ impl Start {
             name: options.name.clone(),
             sockets: Sockets::default(),
             outer_bytes,
+            path: options.path,
+            pins: options.pins.clone(),
             pinned_transfer_key: pinned,
             seed: rand::random(),
         };
@@ -200,9 +202,10 @@ impl Start {
                     let key = gateway.transfer_key();
                     // Sessions with peers come and go as strangers with a token please; the rest is bounded by the core.
                     match event {
-                        Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => {
-                            lines.spend(now, || tell(&event))
-                        }
+                        Event::PeerUp { .. }
+                        | Event::PeerDown { .. }
+                        | Event::PathChanged { .. }
+                        | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
                         // The main thread ends first, and there is nobody to tell then.
                         Event::ResolveTransfer
                         | Event::Registered { .. }

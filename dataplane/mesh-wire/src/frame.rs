@@ -22,6 +22,8 @@ pub enum FrameType {
     RegisterAgain = 6,
     /// An unsealed error with a named reason.
     Error = 7,
+    /// "I am here", on a local network.
+    Beacon = 10,
 }
 
 impl FrameType {
@@ -61,6 +63,7 @@ pub const fn classify(first: u8) -> FirstByte {
         (VERSION, 5) => FirstByte::Frame(FrameType::Control),
         (VERSION, 6) => FirstByte::Frame(FrameType::RegisterAgain),
         (VERSION, 7) => FirstByte::Frame(FrameType::Error),
+        (VERSION, 10) => FirstByte::Frame(FrameType::Beacon),
         (VERSION, _) => FirstByte::UnknownType,
         (0 | 1 | 4 | 6, _) => FirstByte::FirstEdition,
         (version, _) => FirstByte::OtherVersion(version),

@@ -27,6 +27,7 @@
 //! to its [longest answer](message::Message::to_padded_vec). Who answers measures, and sends nothing longer.
 #![forbid(unsafe_code)]
 
+pub mod beacon;
 pub mod cookie;
 pub mod frame;
 pub mod half;

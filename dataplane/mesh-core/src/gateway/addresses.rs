@@ -17,6 +17,8 @@ pub struct Sockets {
     pub ipv4: Option<SocketId>,
     /// For IPv6 remotes.
     pub ipv6: Option<SocketId>,
+    /// Their ports; 0 where there is no socket, or nobody is to be told of it.
+    pub ports: (u16, u16),
 }
 
 impl Sockets {
@@ -63,6 +65,13 @@ impl Gateway {
         for held in &mut self.held {
             sockets.adopt(&before, &mut held.from);
         }
+        for id in self.peers.ids() {
+            if let Some(peer) = self.peers.get_mut(id) {
+                let straight = peer.adopt(|endpoint| sockets.adopt(&before, endpoint));
+                self.peers.straight -= u32::from(straight);
+            }
+        }
+        self.collect_candidates(now);
         // Addresses of a family without a socket were left out when the name was resolved.
         self.tell(Event::ResolveTransfer);
         self.relay_network_changed(now);

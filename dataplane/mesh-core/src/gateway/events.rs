@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use mesh_wire::message::RefusedReason;
 use mesh_wire::route::Slot;
 
+use super::paths::PathKind;
 use crate::session::PublicKey;
 
 /// Events that wait to be taken, at most; the oldest give way.
@@ -66,6 +67,15 @@ pub enum Event {
     PeerDown {
         /// Its virtual address.
         ip4: Ipv4Addr,
+    },
+    /// Another path carries what we send to a peer.
+    PathChanged {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+        /// Kind of the path.
+        kind: PathKind,
+        /// Where the peer is, unless a relay forwards.
+        endpoint: Option<SocketAddr>,
     },
     /// Someone in the place of a peer has another key than was vouched for.
     Impostor {

@@ -5,19 +5,22 @@
 
 use std::time::Duration;
 
+use mesh_wire::cookie::CookieReply;
 use mesh_wire::handshake::{self as wire, Final, Init, Response};
 use mesh_wire::message::Message;
 
+use super::addresses::same;
 use super::indexes::Owner;
+use super::paths::{Path, PathKind};
 use super::timers::backoff;
 use super::{Event, Gateway, Outgoing};
 use crate::drops::DropReason;
-use crate::seam::Moment;
+use crate::seam::{Endpoint, Moment};
 use crate::session::cipher::{Cipher, CipherSet};
 use crate::session::handshake::{HandshakeError, Initiator, InitiatorFinished, Kind, Params};
 use crate::session::jobs::{Job, Outcome};
 use crate::session::keyring::{Established, Installed, Keyring};
-use crate::session::mac;
+use crate::session::mac::{self, Cookie};
 
 /// First wait for an answer; it doubles.
 pub(super) const RETRANSMIT_FIRST: Duration = Duration::from_millis(250);
@@ -25,6 +28,8 @@ pub(super) const RETRANSMIT_FIRST: Duration = Duration::from_millis(250);
 pub(super) const RETRANSMIT_MOST: Duration = Duration::from_secs(1);
 /// A handshake we began is begun anew after this time.
 pub(super) const ASKING_TIME: Duration = Duration::from_secs(10);
+/// Cookies that are shown as soon as they come, in one handshake.
+const COOKIES_AT_ONCE: u8 = 2;
 /// Wait after a handshake that failed.
 pub(super) const FAILURE_TIME: Duration = Duration::from_secs(1);
 
@@ -39,6 +44,12 @@ pub(super) struct Asking {
     pub(super) attempt: u32,
     /// When it is sent again.
     pub(super) next_at: Moment,
+    /// Where the last one went; what answers it comes from there.
+    to: Option<Path>,
+    /// Shows to an address of the peer's that ours is ours; and the first MAC of the message that it was asked by.
+    cookie: Option<Cookie>,
+    asked: [u8; 16],
+    cookies: u8,
 }
 
 #[derive(Debug)]
@@ -81,7 +92,7 @@ impl Gateway {
         Message::Hello { ciphers: CipherSet::fast().bits(), features: 0, boot, number }.to_vec()
     }
 
-    /// Begins a handshake with a peer whose record is known.
+    /// Begins a handshake with a peer whose key is known.
     pub(super) fn ask(&mut self, now: Moment, id: u32) {
         if !self.has_room_for_job() {
             return;
@@ -96,6 +107,10 @@ impl Gateway {
             since: now,
             attempt: 0,
             next_at: now + RETRANSMIT_MOST,
+            to: None,
+            cookie: None,
+            asked: [0; 16],
+            cookies: 0,
         });
         self.jobs.push_back(Job::initiator_start(job_id(index), params, hello));
     }
@@ -111,16 +126,23 @@ impl Gateway {
     /// Sends the message at hand of our handshake, again if need be, and notes when to do so next.
     pub(super) fn transmit_asking(&mut self, now: Moment, id: u32) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let path = self.relay.path_to(peer);
+        let path = peer.path_of_handshakes(&self.relay, &self.local);
         let Some(asking) = &mut peer.asking else { return };
         asking.next_at = now + backoff(RETRANSMIT_FIRST, RETRANSMIT_MOST, asking.attempt);
         asking.attempt += 1;
         let Some(path) = path else { return };
+        asking.to = Some(path);
         let kind = wire::Kind::GatewayToGateway;
         let bytes = match &asking.stage {
             AskingStage::Waiting { noise, .. } => {
                 let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
-                Init::emit(&path.route, asking.index, kind, noise, mac1, |_| [0; 16]).to_vec()
+                let mac2 = |bytes: &[u8]| match (&asking.cookie, path.kind) {
+                    (Some(cookie), PathKind::Direct | PathKind::Lan) => mac::mac2(cookie, bytes),
+                    _ => [0; 16],
+                };
+                let init = Init::emit(&path.route, asking.index, kind, noise, mac1, mac2).to_vec();
+                asking.asked = Init::parse(&init).map_or([0; 16], |init| init.mac1);
+                init
             }
             AskingStage::Confirming { noise, remote_index } => {
                 let mut bytes = Vec::new();
@@ -132,18 +154,52 @@ impl Gateway {
         self.push(Outgoing::Send { bytes, to: path.endpoint });
     }
 
+    /// A peer that we ask straight wants our address proven first.
+    pub(super) fn handle_peer_cookie(
+        &mut self,
+        now: Moment,
+        id: u32,
+        from: &Endpoint,
+        reply: &CookieReply,
+    ) -> Result<(), DropReason> {
+        let asking =
+            self.peers.get_mut(id).and_then(|peer| peer.asking.as_mut()).ok_or(DropReason::UnknownHandshake)?;
+        if !asking.to.as_ref().is_some_and(|path| path.kind != PathKind::Relay && same(&path.endpoint, from)) {
+            return Err(DropReason::WrongEndpoint);
+        }
+        let cookie =
+            Cookie::open(&self.keys, reply.nonce, &asking.asked, &reply.sealed).ok_or(DropReason::NotAuthentic)?;
+        asking.cookie = Some(cookie);
+        asking.cookies = asking.cookies.saturating_add(1);
+        // A peer that does not take its own is left to the timer.
+        if asking.cookies <= COOKIES_AT_ONCE {
+            self.transmit_asking(now, id);
+        }
+        Ok(())
+    }
+
     /// Takes message 2 of a handshake with the peer `id`.
-    pub(super) fn handle_response(&mut self, now: Moment, id: u32, response: &Response<'_>) -> Result<(), DropReason> {
+    pub(super) fn handle_response(
+        &mut self,
+        now: Moment,
+        id: u32,
+        from: &Endpoint,
+        response: &Response<'_>,
+    ) -> Result<(), DropReason> {
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
         let identity = Message::Identity { ip4: self.network.ip4(), boot: self.boot }.to_padded_vec();
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
         let expected = *peer.key().ok_or(DropReason::UnknownHandshake)?;
-        if peer.slot() != Some(response.route.source) {
+        let slot = peer.slot();
+        let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
+        let asked = asking.to.as_ref().ok_or(DropReason::UnknownHandshake)?;
+        let by_slot = self.relay.check_source(from).is_ok() && slot == Some(response.route.source);
+        let straight = asked.kind != PathKind::Relay && same(&asked.endpoint, from);
+        if !by_slot && !straight {
             return Err(DropReason::WrongEndpoint);
         }
-        let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
         if !matches!(asking.stage, AskingStage::Waiting { .. }) {
             return Err(DropReason::Duplicate);
         }
@@ -208,6 +264,7 @@ impl Gateway {
             return;
         };
         peer.yielded = false;
+        let to = asking.to;
         let (index, remote_index) = (asking.index, *remote_index);
         asking.stage = AskingStage::Confirming { noise: finished.noise, remote_index };
         asking.attempt = 0;
@@ -227,6 +284,9 @@ impl Gateway {
         if installed == Installed::Current {
             self.session_begins(now, id);
         }
+        if let Some(Path { kind: PathKind::Direct | PathKind::Lan, endpoint, .. }) = &to {
+            self.add_path(now, id, endpoint);
+        }
     }
 
     /// A peer that had no session has one: its packets go.
@@ -235,12 +295,14 @@ impl Gateway {
         peer.unanswered_since = None;
         peer.probing = None;
         peer.used_at = now;
+        self.begin_paths(now, id);
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if !peer.up
-            && let Some(record) = &peer.record
+            && let Some(&key) = peer.key()
         {
             peer.up = true;
-            let (ip4, key) = (peer.ip4, record.key);
-            self.tell(Event::PeerUp { ip4, key, verified: true });
+            let (ip4, verified) = (peer.ip4, peer.record.is_some());
+            self.tell(Event::PeerUp { ip4, key, verified });
         }
         self.flush.push_back(id);
     }

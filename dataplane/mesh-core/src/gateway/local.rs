@@ -1,22 +1,39 @@
-//! What the machine has of the network, as the program tells it.
+//! Our addresses outside, as the program tells them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Gateway;
-use crate::seam::{Moment, SocketId};
+use crate::seam::SocketId;
 
 /// Local addresses that count.
 pub const LOCAL_ADDRESSES_MAX: usize = 16;
 
-/// An address of this machine at which a peer may reach it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// An address of an interface that the gateway may be reached at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAddress {
-    /// The address: neither of the loopback nor of a link alone, and none of the virtual network.
+    /// The address.
     pub address: IpAddr,
-    /// Length of its network's prefix, in bits.
+    /// Length of its network's prefix, in bits: who is in it is reached without a router.
     pub prefix: u8,
-    /// The system's number of its interface.
+    /// The system's number of the interface.
     pub interface: u32,
+}
+
+impl LocalAddress {
+    /// Whether `ip` is in the same network.
+    pub fn is_neighbour(&self, ip: IpAddr) -> bool {
+        match (self.address, ip) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let different = (own.to_bits() ^ other.to_bits()).checked_shr(32 - u32::from(self.prefix.min(32)));
+                // A shift by all 32 bits leaves nothing to differ.
+                different.unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let different = (own.to_bits() ^ other.to_bits()).checked_shr(128 - u32::from(self.prefix.min(128)));
+                different.unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The UDP port that beacons are sent to.
@@ -46,34 +63,22 @@ pub struct Beacons {
     pub sending: Vec<BeaconSocket>,
 }
 
-/// What was told.
-#[derive(Debug, Default)]
-pub(super) struct Local {
-    addresses: Vec<LocalAddress>,
-    beacons: Beacons,
-}
+#[cfg(test)]
+mod tests {
+    use super::LocalAddress;
 
-impl Gateway {
-    /// The network outside is another than before, or has come back. `addresses` are those of this machine now, most preferred first; at
-    /// most [`LOCAL_ADDRESSES_MAX`] count. The transfer is asked for a sign of life at once: it sees us elsewhere, perhaps.
-    pub fn network_changed(&mut self, now: Moment, addresses: &[LocalAddress]) {
-        self.local.addresses.clear();
-        self.local.addresses.extend(addresses.iter().take(LOCAL_ADDRESSES_MAX));
-        self.relay_network_changed(now);
-    }
-
-    /// Other sockets serve for beacons from now on; those before were closed. With none, there are no beacons.
-    pub fn set_beacons(&mut self, _now: Moment, beacons: Beacons) {
-        self.local.beacons = beacons;
-    }
-
-    /// The sockets for beacons.
-    pub fn beacons(&self) -> &Beacons {
-        &self.local.beacons
-    }
-
-    /// The addresses of this machine, most preferred first.
-    pub fn local_addresses(&self) -> &[LocalAddress] {
-        &self.local.addresses
+    #[test]
+    fn neighbours_share_the_prefix() {
+        let is = |own: &str, prefix, other: &str| {
+            LocalAddress { address: own.parse().unwrap(), prefix, interface: 1 }.is_neighbour(other.parse().unwrap())
+        };
+        assert!(is("192.168.1.7", 24, "192.168.1.200"));
+        assert!(!is("192.168.1.7", 24, "192.168.2.7"));
+        assert!(is("10.1.2.3", 8, "10.9.9.9"));
+        assert!(!is("192.168.1.7", 32, "192.168.1.8"));
+        assert!(is("192.168.1.7", 0, "8.8.8.8"));
+        assert!(is("2001:db8::1", 64, "2001:db8::2"));
+        assert!(!is("2001:db8::1", 64, "2001:db8:0:1::2"));
+        assert!(!is("2001:db8::1", 64, "192.168.1.1"));
     }
 }

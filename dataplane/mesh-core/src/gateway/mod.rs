@@ -8,13 +8,15 @@
 //! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `told.rs` and
 //!    `learn.rs`: what it says of us and of peers;
 //! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
-//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each.
+//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each;
+//! 6. `paths/`: how they are reached; `beacons.rs`: who is on our own network.
 //!
 //! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
 //! shorter than what it answers.
 
 mod addresses;
 mod answers;
+mod beacons;
 mod callers;
 mod control;
 mod events;
@@ -49,7 +51,7 @@ pub use self::events::Event;
 pub use self::local::{
     BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
 };
-pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathKind};
+pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus};
 pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
 
 use self::answers::Answers;
@@ -92,6 +94,10 @@ pub struct GatewayConfig {
     pub sockets: Sockets,
     /// The outer packet that paths are taken to carry.
     pub outer_bytes: OuterSize,
+    /// Which paths may carry, to all peers but those in `pins`.
+    pub path: PathChoice,
+    /// Which paths may carry to some peers, by their virtual addresses.
+    pub pins: Vec<(Ipv4Addr, PathChoice)>,
     /// The transfer's static key, where it is known from an earlier start or given by the user. Another key is refused.
     pub pinned_transfer_key: Option<PublicKey>,
     /// 32 bytes of fresh randomness.
@@ -129,7 +135,6 @@ pub struct Gateway {
     keys: NamespaceKeys,
     name: String,
     sockets: Sockets,
-    local: local::Local,
     outer: OuterSize,
     rng: Generator,
     /// Counts our handshakes.
@@ -152,6 +157,19 @@ pub struct Gateway {
     /// Peers whose waiting packets can be sealed.
     flush: VecDeque<u32>,
     held: VecDeque<Held>,
+    /// Our addresses outside.
+    local: Vec<LocalAddress>,
+    /// What the router maps to us.
+    mapped: Option<SocketAddr>,
+    candidates: paths::Candidates,
+    unproven: paths::Unproven,
+    /// Endpoints that peers are newly seen at.
+    strangers: timers::Bucket,
+    beacons: beacons::Beacons,
+    /// Whether anything but the relay may carry to anybody: else strangers get no answer.
+    takes_straight: bool,
+    /// Numbers the probes of paths.
+    path_seq: u32,
     stopped: bool,
 }
 
@@ -176,14 +194,18 @@ impl Gateway {
             name,
             sockets,
             outer_bytes,
+            path,
+            pins,
             pinned_transfer_key,
             mut seed,
         } = config;
         let mut rng = Generator::from_seed(seed);
         seed.zeroize();
         let ula = *keys.ula_prefix().0.octets().first_chunk().expect("an address has 16 bytes");
+        let takes_straight = path != PathChoice::Relay || pins.iter().any(|(_, choice)| *choice != PathChoice::Relay);
         let cookie_secret = rng.secret();
         let hash_seeds = std::array::from_fn(|_| rng.next_u64());
+        let sealer = crate::session::beacon::Sealer::new(&keys, rng.bytes());
         let mut gateway = Self {
             network: ip::Network::new(ip4, prefix, ula),
             static_key,
@@ -191,10 +213,9 @@ impl Gateway {
             keys,
             name: addresses::shorten(name),
             sockets,
-            local: local::Local::default(),
             outer: outer_bytes,
             indexes: Indexes::default(),
-            peers: Peers::new(hash_seeds),
+            peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key),
             answers: Answers::default(),
             callers: Callers::default(),
@@ -209,6 +230,14 @@ impl Gateway {
             outbox: VecDeque::new(),
             flush: VecDeque::new(),
             held: VecDeque::new(),
+            local: Vec::new(),
+            mapped: None,
+            candidates: paths::Candidates::default(),
+            unproven: paths::Unproven::new(hash_seeds),
+            strangers: timers::Bucket::new(now, paths::STRANGERS_PER_SECOND, paths::STRANGERS_BURST),
+            beacons: beacons::Beacons::new(now, sealer, hash_seeds),
+            takes_straight,
+            path_seq: rng.next_u32(),
             stopped: false,
             rng,
             hello_number: 0,
@@ -320,7 +349,8 @@ impl Node for Gateway {
         if self.stopped {
             return None;
         }
-        [self.peers.timers.next(), self.relay.next_timeout(), self.answers.next_timeout()].into_iter().flatten().min()
+        let (peers, relay) = (self.peers.timers.next(), self.relay.next_timeout());
+        [peers, relay, self.answers.next_timeout(), self.beacons.next_timeout()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Moment) {
@@ -329,6 +359,7 @@ impl Node for Gateway {
         }
         self.tend_relay(now);
         self.tend_answers(now);
+        self.tend_beacons(now);
         while let Some(peer) = self.peers.timers.take(now) {
             self.tend_peer(now, peer);
         }

@@ -20,6 +20,7 @@ use mesh_wire::notice::{ErrorReply, RegisterAgain};
 use mesh_wire::route::Route;
 use mesh_wire::sealed::{HEADER_BYTES, SealedHeader, flags};
 
+use super::callers::Caller;
 use super::halves::Joined;
 use super::indexes::Owner;
 use super::inside::TEND_INTERVAL;
@@ -56,8 +57,12 @@ impl Gateway {
             return;
         }
         let stride = stride.max(1);
+        let beacons_alone = self.is_for_beacons(from.socket);
         for (number, datagram) in train.chunks_mut(stride).enumerate() {
             let opened = match frame::classify(datagram[0]) {
+                FirstByte::Frame(frame) if beacons_alone && frame != FrameType::Beacon => {
+                    Err(DropReason::UnexpectedType)
+                }
                 FirstByte::Frame(FrameType::Data | FrameType::Control) => self.open(now, &from, datagram, slab.free()),
                 FirstByte::Frame(frame) => self.handle_frame(now, &from, frame, datagram).map(|()| Opened::Nothing),
                 FirstByte::UnknownType => Err(DropReason::UnknownType),
@@ -115,7 +120,6 @@ impl Gateway {
         let id = match self.indexes.owner(index) {
             Some(Owner::Session(id)) => id,
             Some(Owner::Answering(place)) => {
-                self.relay.check_source(from)?;
                 self.answers.hold(place, index, *from, datagram)?;
                 return Ok(Opened::Nothing);
             }
@@ -128,8 +132,7 @@ impl Gateway {
             }
             Some(Owner::Asking(_)) | None => return Err(DropReason::UnknownSession),
         };
-        self.relay.check_source(from)?;
-
+        let straight = self.relay.check_source(from).is_err().then_some(*from);
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
         let keyring = peer.keyring.as_mut().ok_or(DropReason::UnknownSession)?;
         let (session, hand) = keyring.opening(index).ok_or(DropReason::UnknownSession)?;
@@ -138,7 +141,12 @@ impl Gateway {
         peer.received_at = Some(now);
         peer.unanswered_since = None;
         peer.probing = None;
-        self.relay.heard(now);
+        let known = peer.paths.note_received(straight.as_ref());
+        if straight.is_none() {
+            self.relay.heard(now);
+        } else if !known && hand != Slot::Previous {
+            self.stranger(now, id, from);
+        }
         if hand == Slot::Next {
             self.promote(now, id);
         }
@@ -146,7 +154,7 @@ impl Gateway {
 
         let plaintext = HEADER_BYTES..HEADER_BYTES + bytes;
         if header.frame == FrameType::Control {
-            self.handle_peer_message(now, id, hand, &datagram[plaintext])?;
+            self.handle_peer_message(now, id, hand, straight, from.remote, &datagram[plaintext])?;
             return Ok(Opened::Nothing);
         }
         if bytes == 0 {
@@ -183,7 +191,7 @@ impl Gateway {
         if self.network.whereto(inner.destination) != Whereto::Ourselves {
             return Err(DropReason::NotForUs);
         }
-        if let Some(path) = self.relay.path_to(peer) {
+        if let Some(path) = peer.path(&self.relay) {
             mss::clamp(packet, &inner, path.inner_bytes(self.outer));
         }
         peer.used_at = now;
@@ -230,7 +238,10 @@ impl Gateway {
             FrameType::HandshakeFinal => self.receive_final(now, from, datagram),
             FrameType::CookieReply => {
                 let reply = CookieReply::parse(datagram).map_err(reason)?;
-                self.handle_cookie(now, from, &reply)
+                match self.indexes.owner(reply.receiver_index) {
+                    Some(Owner::Asking(id)) => self.handle_peer_cookie(now, id, from, &reply),
+                    _ => self.handle_cookie(now, from, &reply),
+                }
             }
             FrameType::RegisterAgain => {
                 self.relay.check_source(from)?;
@@ -238,6 +249,7 @@ impl Gateway {
                 self.handle_register_again(now, &notice);
                 Ok(())
             }
+            FrameType::Beacon => self.handle_beacon(now, from, datagram),
             FrameType::Error => {
                 let error = ErrorReply::parse(datagram).map_err(reason)?;
                 self.handle_error(from, &error)
@@ -255,15 +267,17 @@ impl Gateway {
             return Err(DropReason::UnexpectedType);
         }
         if self.relay.check_source(from).is_ok() && !init.route.source.is_none() {
-            return self.handle_init(now, &init);
+            return self.handle_init(now, Caller::Slot(init.route.source), &init);
+        }
+        if !self.takes_straight {
+            return Err(DropReason::UnknownEndpoint);
         }
         // A stranger, or a peer on a direct path: the address has to be proven first.
         let rng = &mut self.rng;
         self.cookies.refresh(now, || *rng.secret());
         let endpoint = mac::endpoint_bytes(from);
         if self.cookies.verify(&endpoint, Init::mac2_input(datagram), &init.mac2) {
-            // It is: but the only paths that are taken are relayed ones.
-            return Err(DropReason::UnknownEndpoint);
+            return self.handle_init(now, Caller::Straight(*from), &init);
         }
         let nonce = self.rng.bytes();
         let sealed = self.cookies.cookie(&endpoint).seal(&self.keys, nonce, &init.mac1);
@@ -278,10 +292,7 @@ impl Gateway {
             return Err(DropReason::WrongToken);
         }
         match (self.indexes.owner(response.receiver_index), response.kind) {
-            (Some(Owner::Asking(id)), wire::Kind::GatewayToGateway) => {
-                self.relay.check_source(from)?;
-                self.handle_response(now, id, &response)
-            }
+            (Some(Owner::Asking(id)), wire::Kind::GatewayToGateway) => self.handle_response(now, id, from, &response),
             (Some(Owner::Registering), wire::Kind::GatewayToTransfer) => {
                 self.handle_transfer_response(now, from, &response)
             }
@@ -296,11 +307,14 @@ impl Gateway {
         if !mac::verify_mac1(&self.keys, wire::mac1_input(datagram), &last.mac1) {
             return Err(DropReason::WrongToken);
         }
-        self.relay.check_source(from)?;
+        let source = match self.relay.check_source(from) {
+            Ok(()) => Caller::Slot(last.route.source),
+            Err(_) => Caller::Straight(*from),
+        };
         match (self.indexes.owner(last.receiver_index), last.kind) {
-            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => self.handle_final(place, &last),
+            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => self.handle_final(place, &source, &last),
             (Some(Owner::Session(id)), wire::Kind::GatewayToGateway) => {
-                self.handle_final_again(now, id, &last, datagram.len())
+                self.handle_final_again(now, id, &source, &last, datagram.len())
             }
             _ => Err(DropReason::UnknownHandshake),
         }

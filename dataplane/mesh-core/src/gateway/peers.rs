@@ -8,8 +8,11 @@ use mesh_wire::message::PeerRecord;
 use mesh_wire::route::Slot;
 
 use super::handshake::Asking;
+use super::local::LocalAddress;
+use super::paths::{Exchange, Path, PathChoice, PathKind, Paths};
+use super::relay::Relay;
 use super::timers::Timers;
-use crate::seam::Moment;
+use crate::seam::{Endpoint, Moment};
 use crate::session::PublicKey;
 use crate::session::keyring::Keyring;
 
@@ -32,8 +35,20 @@ pub(super) const SLOT_LOOKUPS_PER_SECOND: u32 = 40;
 pub(super) const SLOT_LOOKUPS_BURST: u32 = 256;
 /// A lookup subscribes for 300 s; it is renewed before that.
 pub(super) const LOOKUP_RENEWED: Duration = Duration::from_secs(240);
+/// How long it counts what a peer says of itself on our own network.
+pub(super) const CLAIM_TIME: Duration = Duration::from_secs(120);
 /// After the transfer was restarted, or a session died, a peer that it does not know may still be on its way back.
 pub(super) const ABSENT_GRACE: Duration = Duration::from_secs(5);
+
+/// What a peer says of itself, under the token's keys alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) key: PublicKey,
+    pub(super) boot: u64,
+    /// Where it was heard.
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) at: Moment,
+}
 
 /// A packet that waits for a session.
 #[derive(Debug)]
@@ -77,6 +92,10 @@ pub(super) struct Peer {
     pub(super) ip4: Ipv4Addr,
     /// What the transfer vouches for; `None`: not known, or nobody.
     pub(super) record: Option<PeerRecord>,
+    /// What it says of itself, where nobody vouches for it.
+    claimed: Option<Claim>,
+    /// Somebody who says to be it waits for the transfer's word.
+    pub(super) called: bool,
     /// Which start of the transfer, counted by us, the record's slot belongs to.
     pub(super) transfer_epoch: u32,
     /// When the record was last told.
@@ -114,13 +133,19 @@ pub(super) struct Peer {
     pub(super) half_sent: bool,
     /// When a Confirm was last repeated.
     pub(super) confirmed_at: Option<Moment>,
+    /// The ways to it.
+    pub(super) paths: Paths,
+    /// What it and we know of each other's places.
+    pub(super) exchange: Exchange,
 }
 
 impl Peer {
-    fn new(ip4: Ipv4Addr, now: Moment) -> Self {
+    fn new(ip4: Ipv4Addr, choice: PathChoice, now: Moment) -> Self {
         Self {
             ip4,
             record: None,
+            claimed: None,
+            called: false,
             transfer_epoch: 0,
             learned_at: None,
             changed: None,
@@ -143,6 +168,8 @@ impl Peer {
             half_id: 0,
             half_sent: false,
             confirmed_at: None,
+            paths: Paths::new(choice, now),
+            exchange: Exchange::default(),
         }
     }
 
@@ -151,14 +178,101 @@ impl Peer {
         self.record.as_ref().map(|record| record.slot)
     }
 
-    /// The key that is vouched for.
+    /// The key that is vouched for; else the one that it showed first.
     pub(super) fn key(&self) -> Option<&PublicKey> {
-        self.record.as_ref().map(|record| &record.key)
+        let claimed = self.claimed.as_ref().map(|claim| &claim.key);
+        self.record.as_ref().map(|record| &record.key).or(claimed)
+    }
+
+    /// The start of it that is known.
+    pub(super) fn boot(&self) -> Option<u64> {
+        let claimed = self.claimed.as_ref().map(|claim| claim.boot);
+        self.record.as_ref().map(|record| record.boot).or(claimed)
+    }
+
+    /// Notes another start of it.
+    pub(super) fn set_boot(&mut self, boot: u64) {
+        if let Some(record) = &mut self.record {
+            record.boot = boot;
+        }
+        if let Some(claim) = &mut self.claimed {
+            claim.boot = boot;
+        }
+    }
+
+    pub(super) fn claimed(&self) -> Option<&Claim> {
+        self.claimed.as_ref()
+    }
+
+    /// It says who it is. `false` when another key is known to be it: one that is vouched for, or that came first and was heard of
+    /// late. Where it is not told, it is where it was.
+    pub(super) fn claim(&mut self, claim: Claim) -> bool {
+        if self.key().is_some_and(|key| *key != claim.key) {
+            let gone = self.claimed.is_some_and(|claimed| claim.at.since(claimed.at) >= CLAIM_TIME);
+            if self.record.is_some() || self.has_session() || !gone {
+                return false;
+            }
+            self.claimed = None;
+            self.keyring = None;
+            self.hello = None;
+        }
+        let known = self.claimed.as_ref().and_then(|claimed| claimed.endpoint);
+        self.claimed = Some(Claim { endpoint: claim.endpoint.or(known), ..claim });
+        true
+    }
+
+    /// Its endpoints have moved to other sockets, as `adopt` does it; those for which it is false are gone. Whether the path that
+    /// carried is among them.
+    pub(super) fn adopt(&mut self, mut adopt: impl FnMut(&mut Endpoint) -> bool) -> bool {
+        if let Some(claim) = &mut self.claimed
+            && let Some(endpoint) = &mut claim.endpoint
+            && !adopt(endpoint)
+        {
+            claim.endpoint = None;
+        }
+        let carried = self.paths.carrying().is_some();
+        self.paths.adopt(adopt);
+        carried && self.paths.carrying().is_none()
+    }
+
+    /// What it said of itself counts no more.
+    pub(super) fn forget_claim(&mut self) {
+        self.claimed = None;
+    }
+
+    /// The path that its handshakes take: through the relay, if that is there; else where it was heard last.
+    pub(super) fn path_of_handshakes(&self, relay: &Relay, local: &[LocalAddress]) -> Option<Path> {
+        let relayed = || self.relayed(relay);
+        let healthy = if relay.is_healthy() { relayed() } else { None };
+        let claimed = || {
+            let endpoint = self.claimed.as_ref()?.endpoint?;
+            Some(Path::straight(PathKind::of(&endpoint, local), endpoint))
+        };
+        healthy.or_else(|| self.paths.carrying().copied()).or_else(claimed).or_else(relayed)
     }
 
     /// Whether a handshake of this start and number is older than one that came to an end.
     pub(super) fn is_outdated(&self, boot: u64, number: u64) -> bool {
         self.hello.is_some_and(|(newest_boot, newest)| newest_boot == boot && number <= newest)
+    }
+
+    /// The path that carries packets to it.
+    pub(super) fn path(&self, relay: &Relay) -> Option<Path> {
+        match self.paths.carrying() {
+            Some(straight) => Some(*straight),
+            None if !self.paths.choice().allows(PathKind::Relay) => None,
+            None => self.relayed(relay),
+        }
+    }
+
+    /// The path that messages to it take: through the relay even where packets may not.
+    pub(super) fn path_of_messages(&self, relay: &Relay) -> Option<Path> {
+        self.paths.carrying().copied().or_else(|| self.relayed(relay))
+    }
+
+    fn relayed(&self, relay: &Relay) -> Option<Path> {
+        // Slots of an earlier start of the transfer mean nothing.
+        if self.transfer_epoch == relay.epoch() { relay.path_to(self) } else { None }
     }
 
     /// Whether packets can be sealed for it.
@@ -178,11 +292,16 @@ pub(super) struct Peers {
     pub(super) timers: Timers,
     /// Packets that wait, of all peers.
     pub(super) queued: usize,
+    /// Peers to whom a path without a relay carries.
+    pub(super) straight: u32,
+    choice: PathChoice,
+    pins: HashMap<Ipv4Addr, PathChoice>,
 }
 
 impl Peers {
-    /// No peers. `seeds` key the hashes: whoever chooses addresses must not choose collisions.
-    pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
+    /// No peers. `seeds` key the hashes: whoever chooses addresses must not choose collisions. `choice` is for all but those with
+    /// a pin.
+    pub(super) fn new([a, b, c, d]: [u64; 4], choice: PathChoice, pins: Vec<(Ipv4Addr, PathChoice)>) -> Self {
         Self {
             places: Vec::new(),
             vacant: Vec::new(),
@@ -190,6 +309,9 @@ impl Peers {
             by_slot: HashMap::with_hasher(ahash::RandomState::with_seeds(b, a, d, c)),
             timers: Timers::default(),
             queued: 0,
+            straight: 0,
+            choice,
+            pins: pins.into_iter().collect(),
         }
     }
 
@@ -215,7 +337,8 @@ impl Peers {
         if let Some(id) = self.find(ip4) {
             return Some(id);
         }
-        let peer = Some(Box::new(Peer::new(ip4, now)));
+        let choice = self.pins.get(&ip4).copied().unwrap_or(self.choice);
+        let peer = Some(Box::new(Peer::new(ip4, choice, now)));
         let id = match self.vacant.pop() {
             Some(id) => {
                 self.places[id as usize] = peer;
@@ -237,6 +360,7 @@ impl Peers {
         if let Some(peer) = self.places.get_mut(id as usize).and_then(Option::take) {
             self.by_ip4.remove(&peer.ip4);
             self.queued -= peer.queue.len();
+            self.straight -= u32::from(peer.paths.carrying().is_some());
             self.timers.clear(id);
             self.vacant.push(id);
         }
@@ -254,6 +378,13 @@ impl Peers {
             self.by_slot.insert(record.slot, id);
         }
         peer.record = record;
+    }
+
+    /// A slot is a peer's no more.
+    pub(super) fn forget_slot(&mut self, id: u32, slot: Slot) {
+        if self.by_slot.get(&slot) == Some(&id) {
+            self.by_slot.remove(&slot);
+        }
     }
 
     /// Slots of an earlier start of the transfer mean nothing.

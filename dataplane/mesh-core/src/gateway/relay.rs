@@ -178,7 +178,7 @@ impl Relay {
         Some((self.control.as_ref()?.endpoint, self.slot?))
     }
 
-    /// The way to a peer.
+    /// The way to a peer through the transfer.
     pub(super) fn path_to(&self, peer: &Peer) -> Option<Path> {
         let (endpoint, ours) = self.place()?;
         Some(Path::relayed(endpoint, ours, peer.slot()?))

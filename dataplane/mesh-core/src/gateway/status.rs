@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::Serialize;
 
 use super::Gateway;
-use super::paths::PathKind;
+use super::paths::{PathKind, PathStatus};
 use crate::drops::{DropReason, Drops};
 use crate::seam::Moment;
 
@@ -98,6 +98,10 @@ pub struct PeerStatus {
     pub handshake_seconds: Option<u64>,
     /// Time since it was heard, in seconds.
     pub heard_seconds: Option<u64>,
+    /// Smoothed round-trip time of that path, in milliseconds, where it was measured.
+    pub rtt_ms: Option<f64>,
+    /// All paths that are known.
+    pub paths: Vec<PathStatus>,
     /// Inner packets received.
     pub packets_in: u64,
     /// Their bytes.
@@ -169,7 +173,8 @@ impl Gateway {
 
     fn peer_status(&self, now: Moment, peer: &super::peers::Peer) -> PeerStatus {
         let session = peer.keyring.as_ref().and_then(|keyring| keyring.current());
-        let path = self.relay.path_to(peer);
+        let path = peer.path_of_messages(&self.relay);
+        let relayed = self.relay.path_to(peer);
         PeerStatus {
             ip4: peer.ip4,
             name: peer.record.as_ref().map(|record| record.name.clone()).unwrap_or_default(),
@@ -181,6 +186,8 @@ impl Gateway {
             cipher: session.map(|session| session.cipher().name()),
             handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
+            rtt_ms: peer.paths.measured().round_trip().map(|time| time.as_secs_f64() * 1e3),
+            paths: peer.paths.status(relayed.as_ref()),
             packets_in: peer.traffic.packets_in,
             bytes_in: peer.traffic.bytes_in,
             packets_out: peer.traffic.packets_out,

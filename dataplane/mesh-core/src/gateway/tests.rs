@@ -1,11 +1,13 @@
 //! What the gateway does, shown by gateways and a real transfer in one process, and piece by piece.
 
+mod beacons;
 mod hostile;
 mod hostile_peer;
 mod lifecycle;
 mod network;
 mod order;
 mod packets;
+mod paths;
 mod pieces;
 mod recordings;
 mod registering;

@@ -98,7 +98,11 @@ impl Gateway {
             | Message::Identity { .. }
             | Message::Confirm { .. }
             | Message::ProbeReply { .. }
-            | Message::Close { .. } => return Err(DropReason::UnknownMessage),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::Presence { .. }
+            | Message::PathProbe { .. }
+            | Message::PathReply { .. } => return Err(DropReason::UnknownMessage),
         }
         Ok(())
     }
@@ -158,6 +162,7 @@ impl Gateway {
         if news {
             self.tell(Event::Registered { transfer, observed, slot, first });
         }
+        self.collect_candidates(now);
         for id in self.peers.ids() {
             self.peers.timers.by(id, now);
         }
@@ -198,6 +203,7 @@ impl Gateway {
         if let Some(registration) = &mut self.relay.registration {
             registration.observed = observed;
         }
+        self.collect_candidates(now);
         if self.relay.boot != Some(boot) {
             self.relay.attempt_at = Some(now);
         } else if self.relay.change != change {

@@ -91,7 +91,11 @@ impl Transfer {
             | Message::Change { .. }
             | Message::Identity { .. }
             | Message::Confirm { .. }
-            | Message::Close { .. } => return Err(DropReason::UnknownMessage),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::Presence { .. }
+            | Message::PathProbe { .. }
+            | Message::PathReply { .. } => return Err(DropReason::UnknownMessage),
         }
         Ok(())
     }

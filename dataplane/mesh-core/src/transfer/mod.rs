@@ -314,7 +314,8 @@ impl Transfer {
                 | FrameType::HandshakeResponse
                 | FrameType::CookieReply
                 | FrameType::RegisterAgain
-                | FrameType::Error,
+                | FrameType::Error
+                | FrameType::Beacon,
             ) => Err(DropReason::UnexpectedType),
             FirstByte::UnknownType => Err(DropReason::UnknownType),
             FirstByte::FirstEdition => Err(DropReason::FirstEdition),

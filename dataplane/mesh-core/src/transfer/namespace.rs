@@ -150,6 +150,9 @@ impl Namespace {
     pub(super) fn record(&self, slot: Slot) -> Option<PeerRecord> {
         let member = self.member_at(slot)?;
         let (key, name) = (*member.key(), member.name.as_str().to_owned());
-        Some(PeerRecord { ip4: member.ip4(), key, slot, boot: member.boot, name })
+        // Who came over TCP is seen at this machine's own address.
+        let endpoint = self.slots.endpoint_of(slot).map(|endpoint| endpoint.remote);
+        let observed = endpoint.filter(|remote| !remote.ip().is_loopback());
+        Some(PeerRecord { ip4: member.ip4(), key, slot, boot: member.boot, name, observed })
     }
 }

@@ -267,7 +267,9 @@ impl<'a, E: Make> Life<'a, E> {
                     "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
                 ));
             }
-            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => tell(&event),
+            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                tell(&event);
+            }
         }
         Ok(())
     }

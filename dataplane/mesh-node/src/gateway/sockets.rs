@@ -123,8 +123,8 @@ pub(super) fn add<E: Make>(engine: &mut E, bound: Bound) -> anyhow::Result<Socke
             .with_context(|| format!("the engine does not take the socket at {address}"))?;
         engine.note_buffers(id);
         match address {
-            SocketAddr::V4(_) => ids.ipv4 = Some(id),
-            SocketAddr::V6(_) => ids.ipv6 = Some(id),
+            SocketAddr::V4(address) => (ids.ipv4, ids.ports.0) = (Some(id), address.port()),
+            SocketAddr::V6(address) => (ids.ipv6, ids.ports.1) = (Some(id), address.port()),
         }
     }
     Ok(ids)
@@ -139,7 +139,7 @@ fn exchange<E: Make>(
     places: &Places,
     ports: &[u16],
 ) -> anyhow::Result<Exchanged> {
-    let Sockets { ipv4, ipv6 } = gateway.sockets();
+    let Sockets { ipv4, ipv6, .. } = gateway.sockets();
     for old in [ipv4, ipv6].into_iter().flatten() {
         if let Err(error) = engine.remove_socket(old) {
             tracing::warn!(%error, "a socket is not closed");

@@ -72,6 +72,10 @@ fn seconds(value: &Value) -> String {
     }
 }
 
+fn milliseconds(value: &Value) -> String {
+    value.as_f64().map_or_else(|| cell(value), |milliseconds| format!("{milliseconds:.1} ms"))
+}
+
 /// How many of one thing for each of another; nothing where there was none, or it is not counted.
 fn ratio(count: u64, of: u64) -> String {
     if count == 0 || of == 0 {
@@ -228,6 +232,7 @@ pub(super) fn gateway(document: &Value) -> String {
                 cell(&peer["name"]),
                 cell(&peer["path"]),
                 cell(&peer["endpoint"]),
+                milliseconds(&peer["rtt_ms"]),
                 cell(&peer["cipher"]),
                 cell(&peer["verified"]),
                 seconds(&peer["handshake_seconds"]),
@@ -236,7 +241,7 @@ pub(super) fn gateway(document: &Value) -> String {
             ]
         })
         .collect();
-    let heads = ["address", "name", "path", "endpoint", "cipher", "verified", "handshake", "in", "out"];
+    let heads = ["address", "name", "path", "endpoint", "rtt", "cipher", "verified", "handshake", "in", "out"];
     let peers = if rows.is_empty() { "  no session with a peer\n".into() } else { table(&heads, rows) };
     text + "\n" + &peers + &tail(document)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::drops::{DropReason, Drops};
-use mesh_core::gateway::{PathKind, PeerStatus, Status, TransferState, TransferStatus};
+use mesh_core::gateway::{PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus};
 
 use super::*;
 
@@ -94,6 +94,16 @@ fn full_gateway() -> GatewayReport {
                 cipher: Some("AES-256-GCM"),
                 handshake_seconds: Some(41),
                 heard_seconds: Some(0),
+                rtt_ms: Some(12.34),
+                paths: vec![PathStatus {
+                    kind: PathKind::Direct,
+                    endpoint: Some("198.51.100.9:41641".parse().unwrap()),
+                    active: false,
+                    proven: true,
+                    rtt_ms: Some(56.78),
+                    jitter_ms: 0.5,
+                    loss: 0.25,
+                }],
                 packets_in: 401_504,
                 bytes_in: 497_864_960,
                 packets_out: 803_007,

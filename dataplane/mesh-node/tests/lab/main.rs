@@ -11,6 +11,7 @@ mod hostile;
 mod long;
 mod many;
 mod outside;
+mod paths;
 mod refuse;
 mod relay;
 mod restarts;

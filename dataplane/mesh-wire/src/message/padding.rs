@@ -8,6 +8,7 @@
 //! | `Lookup` | `Found`, `NotFound` |
 //! | `Identity`, in a final | `Confirm`, `Close` |
 //! | `Probe` | `ProbeReply` |
+//! | `PathProbe` | `PathReply` |
 //!
 //! A `Hello` needs none: its frame is of one length, which no response exceeds.
 
@@ -36,7 +37,7 @@ const REASON: usize = field(1);
 const LEASE_SECONDS: usize = field(2);
 const NAME_MAX: usize = field(NAME_BYTES_MAX);
 const TICKET_MAX: usize = field(TICKET_BYTES_MAX);
-const PEER_MAX: usize = IP4 + KEY + SLOT + BOOT + NAME_MAX;
+const PEER_MAX: usize = IP4 + KEY + SLOT + BOOT + NAME_MAX + ENDPOINT_MAX;
 
 const REGISTERED_MAX: usize = KIND + NUMBER + SLOT + ENDPOINT_MAX + BOOT + LEASE_SECONDS + NUMBER + TICKET_MAX;
 const REFUSED: usize = KIND + NUMBER + REASON + IP4;
@@ -46,6 +47,7 @@ const NOT_FOUND_MAX: usize = KIND + NUMBER + max(IP4, SLOT);
 const CONFIRM: usize = KIND + IP4;
 const CLOSE: usize = KIND + REASON;
 const PROBE_REPLY: usize = KIND + NUMBER;
+const PATH_REPLY_MAX: usize = KIND + NUMBER + NUMBER + ENDPOINT_MAX;
 
 impl Message {
     /// Length of the longest answer to this message, in bytes; 0 where there is none that it has to make room for.
@@ -56,6 +58,7 @@ impl Message {
             Self::Lookup { .. } => max(FOUND_MAX, NOT_FOUND_MAX),
             Self::Identity { .. } => max(CONFIRM, CLOSE),
             Self::Probe { .. } => PROBE_REPLY,
+            Self::PathProbe { .. } => PATH_REPLY_MAX,
             Self::Hello { .. }
             | Self::Welcome { .. }
             | Self::Registered { .. }
@@ -67,7 +70,10 @@ impl Message {
             | Self::Goodbye
             | Self::Confirm { .. }
             | Self::ProbeReply { .. }
-            | Self::Close { .. } => 0,
+            | Self::Close { .. }
+            | Self::Candidates { .. }
+            | Self::Presence { .. }
+            | Self::PathReply { .. } => 0,
         }
     }
 
@@ -116,14 +122,21 @@ mod tests {
             Message::Lookup { request: 1, target: Target::Slot(SLOT_MAX) },
             Message::Identity { ip4: IP4_MAX, boot: 1 },
             Message::Probe { seq: 1 },
+            Message::PathProbe { seq: 1, sent: 1 },
         ]
     }
 
     /// The longest of each answer to a request.
     fn longest_answers(request: &Message) -> Vec<Message> {
         let observed = SocketAddr::from(([0xffff; 8], u16::MAX));
-        let peer =
-            PeerRecord { ip4: IP4_MAX, key: [1; 32], slot: SLOT_MAX, boot: u64::MAX, name: "n".repeat(NAME_BYTES_MAX) };
+        let peer = PeerRecord {
+            ip4: IP4_MAX,
+            key: [1; 32],
+            slot: SLOT_MAX,
+            boot: u64::MAX,
+            name: "n".repeat(NAME_BYTES_MAX),
+            observed: Some(observed),
+        };
         match request {
             Message::Register { .. } => vec![
                 Message::Registered {
@@ -147,6 +160,7 @@ mod tests {
                 vec![Message::Confirm { ip4: IP4_MAX }, Message::Close { reason: CloseReason::Impostor }]
             }
             Message::Probe { .. } => vec![Message::ProbeReply { seq: 1 }],
+            Message::PathProbe { .. } => vec![Message::PathReply { seq: 1, received: 1, observed }],
             Message::Hello { .. }
             | Message::Welcome { .. }
             | Message::Registered { .. }
@@ -158,7 +172,10 @@ mod tests {
             | Message::Goodbye
             | Message::Confirm { .. }
             | Message::ProbeReply { .. }
-            | Message::Close { .. } => panic!("not a request: {request:?}"),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::Presence { .. }
+            | Message::PathReply { .. } => panic!("not a request: {request:?}"),
         }
     }
 

@@ -90,14 +90,14 @@ proptest! {
         boot in any::<u64>(),
         change in any::<u32>(),
     ) {
-        let peer = PeerRecord { ip4: Ipv4Addr::from(ip4), key, slot, boot, name: String::new() };
+        let peer = PeerRecord { ip4: Ipv4Addr::from(ip4), key, slot, boot, name: String::new(), observed: None };
         let message = Message::Found { request, change, peer };
         prop_assert_eq!(Message::decode(&message.to_vec()), Ok(Some(message)));
     }
 
     #[test]
     fn cut_message_is_an_error_or_another_message_but_no_panic(cut in 0usize..90, seed in any::<[u8; 32]>()) {
-        let peer = PeerRecord { ip4: Ipv4Addr::LOCALHOST, key: seed, slot: Slot::NONE, boot: 1, name: "x".to_owned() };
+        let peer = PeerRecord { ip4: Ipv4Addr::LOCALHOST, key: seed, slot: Slot::NONE, boot: 1, name: "x".to_owned(), observed: None };
         let bytes = Message::Found { request: 1, change: 0, peer }.to_vec();
         let _ = Message::decode(&bytes[..cut.min(bytes.len())]);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use crate::node::Node;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use crate::session::handshake::StaticKey;
@@ -56,8 +56,10 @@ pub(crate) fn config(number: u8, boot: u64) -> GatewayConfig {
         boot,
         keys: keys(),
         name: format!("gateway-{number}"),
-        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None },
+        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0) },
         outer_bytes: OuterSize::Assumed,
+        path: PathChoice::Relay,
+        pins: Vec::new(),
         pinned_transfer_key: None,
         seed: [boot as u8 ^ number.wrapping_mul(31); 32],
     }
@@ -75,6 +77,8 @@ pub(crate) struct World {
     pub(crate) delivered: BTreeMap<u8, Vec<(Moment, Vec<u8>)>>,
     pub(crate) events: BTreeMap<u8, Vec<Event>>,
     pub(crate) fate: Box<dyn FnMut(&Datagram) -> Fate>,
+    /// What translates addresses on the way, before its fate is decided.
+    pub(crate) translate: Box<dyn FnMut(&mut Datagram)>,
     /// Everything that was sent, if wanted.
     pub(crate) capture: Option<Vec<Datagram>>,
     /// So many of the next jobs find no thread that has time.
@@ -153,6 +157,7 @@ impl World {
             delivered: BTreeMap::new(),
             events: BTreeMap::new(),
             fate: Box::new(|_| Fate::Pass),
+            translate: Box::new(|_| {}),
             capture: None,
             overloaded: 0,
             slab: vec![0; Slab::ROOM_BYTES],
@@ -191,6 +196,17 @@ impl World {
 
     pub(crate) fn start_gateway(&mut self, number: u8, boot: u64) {
         self.insert(number, config(number, boot));
+    }
+
+    /// A transfer and gateways with these numbers that may take any path, all registered.
+    pub(crate) fn with_paths(numbers: &[u8]) -> Self {
+        let mut world = Self::empty();
+        world.start_transfer(1);
+        for &number in numbers {
+            world.insert(number, GatewayConfig { path: PathChoice::Auto, ..config(number, 1) });
+        }
+        world.run(Duration::from_millis(500));
+        world
     }
 
     /// Puts a gateway at the address `number`.
@@ -286,6 +302,14 @@ impl World {
             }
             return;
         }
+        if datagram.to.ip().is_multicast() {
+            for number in self.gateways.keys().copied().collect::<Vec<_>>() {
+                if address_of(number) != datagram.from {
+                    self.train(number, datagram.from, datagram.bytes.clone(), bytes);
+                }
+            }
+            return;
+        }
         let number = (1..=u8::MAX).find(|number| address_of(*number) == datagram.to);
         if let Some(number) = number
             && let Some(gateway) = self.gateways.get_mut(&number)
@@ -316,7 +340,8 @@ impl World {
     fn transmit(&mut self, from: SocketAddr, output: Output) {
         for (to, bytes) in output.sent {
             assert!(bytes.len() + 28 <= 1280, "a datagram of {} bytes", bytes.len());
-            let datagram = Datagram { from, to: to.remote, bytes };
+            let mut datagram = Datagram { from, to: to.remote, bytes };
+            (self.translate)(&mut datagram);
             if let Some(capture) = &mut self.capture {
                 capture.push(datagram.clone());
             }
