@@ -53,7 +53,7 @@ pub use self::local::{
     BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
 };
 pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus};
-pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
+pub use self::status::{CandidateStatus, NatMapping, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus};
 pub use self::stream::Stream;
 
 use self::answers::Answers;

@@ -197,7 +197,8 @@ impl Gateway {
         if let Some(sent) = keepalives.sent_at
             && keepalives.seq == seq
         {
-            keepalives.took = now.since(sent);
+            let took = now.since(sent);
+            (keepalives.took, keepalives.measured) = (took, Some(took));
         }
         self.life_shown();
         self.relay.silent_since = None;

@@ -25,7 +25,7 @@ use serde_json::Value;
 pub use server::StatusServer;
 
 use crate::cli::flags::Program;
-use crate::cli::{Failure, StatusQuery};
+use crate::cli::{Failure, StatusQuery, View};
 use crate::engine::EngineCounters;
 use crate::iface::Route;
 use crate::stream::StreamReport;
@@ -268,12 +268,20 @@ fn once(query: &StatusQuery) -> Result<String, Failure> {
             anyhow::anyhow!("no running {name}{which} answers: start it, or ask as the user that runs it").into()
         );
     }
-    let texts = documents.iter().map(|document| match (query.json, query.program) {
-        (true, _) => format!("{document}\n"),
-        (false, Program::Transfer) => render::transfer(document),
-        (false, Program::Gateway) => render::gateway(document),
+    let texts = documents.iter().map(|document| match (query.json, query.program, query.view) {
+        (true, _, View::Status) => format!("{document}\n"),
+        (true, _, View::Netcheck) => format!("{}\n", netcheck(document)),
+        (false, Program::Transfer, _) => render::transfer(document),
+        (false, Program::Gateway, View::Status) => render::gateway(document),
+        (false, Program::Gateway, View::Netcheck) => render::netcheck(document),
     });
     Ok(texts.collect::<Vec<_>>().join(if query.json { "" } else { "\n" }))
+}
+
+/// What of a gateway's document concerns the network around it.
+fn netcheck(document: &Value) -> Value {
+    let fields = ["schema", "program", "ip4", "interface", "outside", "trans", "transfer", "network"];
+    fields.into_iter().map(|name| (name.to_owned(), document[name].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[cfg(test)]

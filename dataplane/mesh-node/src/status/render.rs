@@ -223,6 +223,39 @@ fn transfer_state(transfer: &Value) -> String {
     }
 }
 
+/// The network around a gateway: what of its report concerns that.
+pub(super) fn netcheck(document: &Value) -> String {
+    let (transfer, network) = (&document["transfer"], &document["network"]);
+    let mapping = match network["mapping"].as_str() {
+        Some("endpoint_independent") => "the same outside port for every destination (or no NAT)",
+        Some("endpoint_dependent") => "another outside port for each destination",
+        _ => "unknown: too few have seen this gateway",
+    };
+    let mut text = format!(
+        "{} on {}\n  addresses   {}\n  NAT mapping {mapping}\n",
+        cell(&document["ip4"]),
+        cell(&document["interface"]),
+        cell(&network["local"]),
+    );
+    let way = if transfer["over_tcp"] == true { "TCP" } else { "UDP" };
+    let row = vec![
+        cell(&document["trans"]),
+        cell(&transfer["endpoint"]),
+        transfer_state(transfer),
+        way.to_owned(),
+        milliseconds(&transfer["rtt_micros"]),
+        cell(&transfer["observed"]),
+    ];
+    text += &format!("\n{}", table(&["transfer", "address", "state", "over", "rtt", "sees us at"], vec![row]));
+    let candidates = network["candidates"].as_array().into_iter().flatten();
+    let rows: Vec<_> = candidates.map(|one| vec![cell(&one["endpoint"]), cell(&one["kind"])]).collect();
+    text += &match rows.is_empty() {
+        true => "\n  nowhere to be reached but by the transfer\n".to_owned(),
+        false => format!("\n{}", table(&["reachable at, perhaps", "known by"], rows)),
+    };
+    text
+}
+
 /// A [`super::GatewayReport`].
 pub(super) fn gateway(document: &Value) -> String {
     let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));

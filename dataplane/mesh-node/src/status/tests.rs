@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::drops::{DropReason, Drops};
-use mesh_core::gateway::{PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus};
+use mesh_core::gateway::{
+    CandidateStatus, NatMapping, NetworkStatus, PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus,
+};
 
 use super::*;
 
@@ -102,6 +104,12 @@ fn full_gateway() -> GatewayReport {
                 key: Some("d41a77".into()),
                 cipher: Some("AES-256-GCM"),
                 silent_seconds: Some(2),
+                rtt_micros: Some(23_450),
+            },
+            network: NetworkStatus {
+                local: vec!["192.168.1.7".parse().unwrap()],
+                mapping: NatMapping::EndpointIndependent,
+                candidates: vec![CandidateStatus { kind: "observed", endpoint: "198.51.100.7:41641".parse().unwrap() }],
             },
             peers: vec![PeerStatus {
                 ip4: Ipv4Addr::new(172, 168, 3, 2),
@@ -160,9 +168,10 @@ fn bare_gateway() -> GatewayReport {
         key,
         cipher,
         silent_seconds,
+        rtt_micros,
     } = &mut report.gateway.transfer;
     (*endpoint, *observed, *slot, *registered_seconds) = (None, None, None, None);
-    (*key, *cipher, *silent_seconds) = (None, None, None);
+    (*key, *cipher, *silent_seconds, *rtt_micros) = (None, None, None, None);
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
     (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);

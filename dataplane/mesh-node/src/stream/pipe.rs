@@ -23,6 +23,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Counts;
 
+/// Nothing more is waited for when nothing came for this time.
+const LAST_WORD_TIME: Duration = Duration::from_millis(5);
+
 /// Frames that wait for a connection, in bytes: two superpackets and their neighbours. At 10 Mbit/s they wait for 0.2 s.
 pub(super) const QUEUE_BYTES: usize = 256 * 1024;
 /// Memory that a queue keeps while it is empty.
@@ -187,7 +190,9 @@ impl<'a> Pipe<'a> {
     /// Takes what the datagrams' side has still said, and sees it on its way, as far as that takes no time.
     pub(super) async fn finish(&mut self) {
         let last_words = async {
-            while self.collect()? > 0 {
+            // The runtime knows of what waits in the socket only after it has asked the system.
+            while timeout(LAST_WORD_TIME, self.udp.readable()).await.is_ok() {
+                self.collect()?;
                 while !self.queue.0.is_empty() {
                     self.tcp.writable().await?;
                     self.queue.write(&self.tcp)?;
