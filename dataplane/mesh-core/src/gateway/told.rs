@@ -211,10 +211,11 @@ impl Gateway {
             self.drop_attempt();
         }
         self.relay.attempt_at = None;
-        if let Some(registration) = &mut self.relay.registration {
-            registration.observed = observed;
+        if let Some(registration) = &mut self.relay.registration
+            && std::mem::replace(&mut registration.observed, observed) != observed
+        {
+            self.collect_candidates(now);
         }
-        self.collect_candidates(now);
         if self.relay.boot != Some(boot) {
             self.relay.attempt_at = Some(now);
         } else if self.relay.change != change {
