@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::drops::{DropReason, Drops};
-use mesh_core::gateway::{PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus};
+use mesh_core::gateway::{
+    MappingStatus, PathKind, PathStatus, PeerStatus, SearchState, Status, TransferState, TransferStatus,
+};
 
 use super::*;
 
@@ -97,6 +99,7 @@ fn full_gateway() -> GatewayReport {
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
                 over_tcp: false,
                 observed: Some("198.51.100.7:41641".parse().unwrap()),
+                mapping: MappingStatus::PortIndependent,
                 slot: Some(0),
                 registered_seconds: Some(7311),
                 key: Some("d41a77".into()),
@@ -124,6 +127,7 @@ fn full_gateway() -> GatewayReport {
                     jitter_micros: 500,
                     loss_permille: 250,
                 }],
+                search: Some(SearchState::Waiting),
                 packets_in: 401_504,
                 bytes_in: 497_864_960,
                 packets_out: 803_007,
@@ -155,6 +159,7 @@ fn bare_gateway() -> GatewayReport {
         endpoint,
         over_tcp: _,
         observed,
+        mapping: _,
         slot,
         registered_seconds,
         key,
