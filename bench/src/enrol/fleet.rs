@@ -373,6 +373,9 @@ impl Fleet {
                 | Event::TransferBack
                 | Event::ResolveTransfer
                 | Event::StreamWanted(_)
+                | Event::OpenSockets { .. }
+                | Event::CloseSockets(_)
+                | Event::ObserverKeyWanted { .. }
                 | Event::OverTcp { .. } => continue,
                 Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
                     continue;

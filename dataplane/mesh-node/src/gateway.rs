@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, Sockets};
 use mesh_core::seam::Moment;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
@@ -65,6 +65,7 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
 
 fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
     limits::make_room(SOCKETS, 0, 0)?;
+    limits::make_more_room(SOCKETS, SEARCH_SOCKETS as usize + SEARCH_SOCKETS_KEPT);
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
     let interfaces = list_without_overlap(options.ip, options.prefix)?;
@@ -83,8 +84,21 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
     let keys = NamespaceKeys::derive(&token, options.trans.port, secret.as_ref());
     let fingerprint = hex::encode(&token.fingerprint());
     let log = log.dropped_lines();
-    let start =
-        Start { options, started, stopping, log, fingerprint, keys, around, outlet, bound, state, identity, selection };
+    let start = Start {
+        options,
+        started,
+        stopping,
+        log,
+        fingerprint,
+        token,
+        keys,
+        around,
+        outlet,
+        bound,
+        state,
+        identity,
+        selection,
+    };
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
@@ -134,6 +148,7 @@ struct Start {
     stopping: Stopping,
     log: DroppedLines,
     fingerprint: String,
+    token: StretchedToken,
     keys: NamespaceKeys,
     around: Snapshot,
     outlet: Outlet,
@@ -145,7 +160,7 @@ struct Start {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, stopping, log, fingerprint, keys, around, outlet, .. } = self;
+        let Self { options, started, stopping, log, fingerprint, token, keys, around, outlet, .. } = self;
         let Self { bound, state, identity, selection, .. } = self;
         let outer_bytes = options.mtu.map_or(OuterSize::Assumed, OuterSize::Fixed);
         let device = InsideDevice::open(&InsideConfig {
@@ -202,7 +217,7 @@ impl Start {
                 gateway.network_changed(now, &addresses);
                 Ok(gateway)
             },
-            observe: move |_: &mut E, gateway: &mut Gateway, now: Moment| {
+            observe: move |engine: &mut E, gateway: &mut Gateway, now: Moment| {
                 while let Some(event) = gateway.poll_event() {
                     let key = gateway.transfer_key();
                     // Sessions with peers come and go as strangers with a token please; the rest is bounded by the core.
@@ -211,6 +226,7 @@ impl Start {
                         | Event::PeerDown { .. }
                         | Event::PathChanged { .. }
                         | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
+                        Event::CloseSockets(closed) => sockets::close(engine, &closed),
                         // The main thread ends first, and there is nobody to tell then.
                         Event::ResolveTransfer
                         | Event::Registered { .. }
@@ -220,7 +236,9 @@ impl Start {
                         | Event::StreamWanted(_)
                         | Event::OverTcp { .. }
                         | Event::TransferKeyChanged
-                        | Event::VersionMismatch { .. } => _ = events.send(Wake::Event(event, key)),
+                        | Event::VersionMismatch { .. }
+                        | Event::OpenSockets { .. }
+                        | Event::ObserverKeyWanted { .. } => _ = events.send(Wake::Event(event, key)),
                     }
                 }
                 Flow::Continue
@@ -252,7 +270,7 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known, tcp);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, token, known, tcp);
         life.open_beacons(&around);
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {

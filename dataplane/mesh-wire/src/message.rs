@@ -135,6 +135,8 @@ pub enum Message {
         change: u32,
         /// Proof of this lease, to be shown after the transfer was restarted.
         ticket: Bytes,
+        /// Another port of the transfer, which can be asked where it sees the gateway: see [`crate::observe`].
+        other_port: Option<u16>,
     },
     /// The address is not held.
     Refused {
@@ -262,6 +264,44 @@ pub enum Message {
         /// Where the probe came from, as its receiver saw it.
         observed: SocketAddr,
     },
+    /// A gateway asks the transfer for leave to search for a peer behind a NAT that maps by destination: to send to ports of
+    /// its public address that nobody has named.
+    SearchRequest {
+        /// Echoed in the answer.
+        request: u32,
+        /// For whom.
+        target: Target,
+    },
+    /// It may.
+    SearchGrant {
+        /// From the request.
+        request: u32,
+        /// Where the transfer sees the peer at this moment: the address to search at, and a port that its NAT gave it.
+        target: SocketAddr,
+        /// For so long, in seconds.
+        seconds: u16,
+    },
+    /// It may not.
+    SearchRefused {
+        /// From the request.
+        request: u32,
+        /// It may ask again after so many seconds.
+        wait_seconds: u16,
+    },
+    /// A gateway that may search tells the peer, which is to open many ports of its NAT towards it.
+    SearchBegin {
+        /// Names the attempt.
+        request: u32,
+        /// Where the sender is seen from outside, whoever sees it.
+        endpoint: SocketAddr,
+    },
+    /// The peer's answer.
+    SearchReady {
+        /// From the question.
+        request: u32,
+        /// Sockets that it opens; 0: it takes no part.
+        sockets: u32,
+    },
 }
 
 /// Numbers of the message kinds.
@@ -286,6 +326,11 @@ mod kind {
     pub(super) const CANDIDATES: u8 = 18;
     pub(super) const PATH_PROBE: u8 = 19;
     pub(super) const PATH_REPLY: u8 = 20;
+    pub(super) const SEARCH_REQUEST: u8 = 24;
+    pub(super) const SEARCH_GRANT: u8 = 25;
+    pub(super) const SEARCH_REFUSED: u8 = 26;
+    pub(super) const SEARCH_BEGIN: u8 = 27;
+    pub(super) const SEARCH_READY: u8 = 28;
     pub(super) const PRESENCE: u8 = 30;
 }
 
@@ -305,10 +350,13 @@ impl Message {
                 w.kind(kind::REGISTER).number(tag::REQUEST, *request).boot(*boot).ip4(*ip4);
                 w.put_some(tag::NAME, name.as_bytes()).put_some(tag::TICKET, ticket);
             }
-            Self::Registered { request, slot, observed, boot, lease_seconds, change, ticket } => {
+            Self::Registered { request, slot, observed, boot, lease_seconds, change, ticket, other_port } => {
                 w.kind(kind::REGISTERED).number(tag::REQUEST, *request).slot(*slot).endpoint(*observed).boot(*boot);
                 w.put(tag::LEASE_SECONDS, &lease_seconds.to_be_bytes()).number(tag::CHANGE, *change);
                 w.put_some(tag::TICKET, ticket);
+                if let Some(port) = other_port {
+                    w.put(tag::PORT, &port.to_be_bytes());
+                }
             }
             Self::Refused { request, reason, ip4 } => {
                 w.kind(kind::REFUSED).number(tag::REQUEST, *request).put(tag::REASON, &[*reason as u8]).ip4(*ip4);
@@ -367,6 +415,23 @@ impl Message {
             Self::PathReply { seq, received, observed } => {
                 w.kind(kind::PATH_REPLY).number(tag::SEQ, *seq).number(tag::COUNT, *received).endpoint(*observed);
             }
+            Self::SearchRequest { request, target } => {
+                w.kind(kind::SEARCH_REQUEST).number(tag::REQUEST, *request).target(*target);
+            }
+            Self::SearchGrant { request, target, seconds } => {
+                w.kind(kind::SEARCH_GRANT).number(tag::REQUEST, *request).endpoint(*target);
+                w.put(tag::LEASE_SECONDS, &seconds.to_be_bytes());
+            }
+            Self::SearchRefused { request, wait_seconds } => {
+                w.kind(kind::SEARCH_REFUSED).number(tag::REQUEST, *request);
+                w.put(tag::LEASE_SECONDS, &wait_seconds.to_be_bytes());
+            }
+            Self::SearchBegin { request, endpoint } => {
+                w.kind(kind::SEARCH_BEGIN).number(tag::REQUEST, *request).endpoint(*endpoint);
+            }
+            Self::SearchReady { request, sockets } => {
+                w.kind(kind::SEARCH_READY).number(tag::REQUEST, *request).number(tag::COUNT, *sockets);
+            }
         }
     }
 
@@ -404,9 +469,10 @@ impl Message {
                 slot: f.slot()?,
                 observed: f.endpoint()?,
                 boot: f.boot()?,
-                lease_seconds: u16_at(f.exactly(tag::LEASE_SECONDS, 2)?, 0)?,
+                lease_seconds: f.seconds()?,
                 change: f.number(tag::CHANGE)?,
                 ticket: f.ticket()?,
+                other_port: f.port()?,
             },
             kind::REFUSED => Self::Refused {
                 request: f.number(tag::REQUEST)?,
@@ -464,6 +530,17 @@ impl Message {
             kind::PATH_PROBE => Self::PathProbe { seq: f.number(tag::SEQ)?, sent: f.number(tag::COUNT)? },
             kind::PATH_REPLY => {
                 Self::PathReply { seq: f.number(tag::SEQ)?, received: f.number(tag::COUNT)?, observed: f.endpoint()? }
+            }
+            kind::SEARCH_REQUEST => Self::SearchRequest { request: f.number(tag::REQUEST)?, target: f.target()? },
+            kind::SEARCH_GRANT => {
+                Self::SearchGrant { request: f.number(tag::REQUEST)?, target: f.endpoint()?, seconds: f.seconds()? }
+            }
+            kind::SEARCH_REFUSED => {
+                Self::SearchRefused { request: f.number(tag::REQUEST)?, wait_seconds: f.seconds()? }
+            }
+            kind::SEARCH_BEGIN => Self::SearchBegin { request: f.number(tag::REQUEST)?, endpoint: f.endpoint()? },
+            kind::SEARCH_READY => {
+                Self::SearchReady { request: f.number(tag::REQUEST)?, sockets: f.number(tag::COUNT)? }
             }
             _ => return Ok(None),
         }))

@@ -31,6 +31,11 @@ impl Sockets {
         Some(Endpoint { socket, remote, local: None })
     }
 
+    /// Whether `socket` is one of these.
+    pub(super) fn has(&self, socket: SocketId) -> bool {
+        [self.ipv4, self.ipv6].contains(&Some(socket))
+    }
+
     /// Moves an endpoint from a socket of `before` to the one that serves its family now; whether it has one. Other endpoints stay.
     fn adopt(&self, before: &Self, endpoint: &mut Endpoint) -> bool {
         let ours = [before.ipv4, before.ipv6, Some(NO_SOCKET)].contains(&Some(endpoint.socket));
@@ -78,6 +83,8 @@ impl Gateway {
                 self.peers.straight -= u32::from(straight);
             }
         }
+        self.forget_searches(now);
+        self.observe(now);
         self.collect_candidates(now);
         // Addresses of a family without a socket were left out when the name was resolved.
         self.tell(Event::ResolveTransfer);

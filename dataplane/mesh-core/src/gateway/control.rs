@@ -88,6 +88,11 @@ impl Gateway {
             Some(Message::PathReply { seq, received, observed }) => {
                 self.handle_path_reply(now, id, straight, (seq, received), observed)
             }
+            Some(Message::SearchBegin { request, endpoint }) => {
+                self.search_begun(now, id, request, endpoint);
+                Ok(())
+            }
+            Some(Message::SearchReady { request, sockets }) => self.search_answered(now, id, request, sockets),
             Some(Message::Close { reason }) => {
                 self.peer_closed(now, id, slot, reason);
                 Ok(())
@@ -106,7 +111,10 @@ impl Gateway {
                 | Message::Change { .. }
                 | Message::Goodbye
                 | Message::Presence { .. }
-                | Message::Identity { .. },
+                | Message::Identity { .. }
+                | Message::SearchRequest { .. }
+                | Message::SearchGrant { .. }
+                | Message::SearchRefused { .. },
             )
             | None => Err(DropReason::UnknownMessage),
         }

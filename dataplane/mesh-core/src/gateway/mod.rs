@@ -9,7 +9,7 @@
 //!    over TCP where UDP gets no answer; `told.rs` and `learn.rs`: what it says of us and of peers;
 //! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
 //! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each;
-//! 6. `paths/`: how they are reached; `beacons.rs`: who is on our own network.
+//! 6. `paths/`: how they are reached; `beacons.rs`: who is on our own network; `observe.rs`: how our NAT maps.
 //!
 //! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
 //! shorter than what it answers.
@@ -29,6 +29,7 @@ mod ip;
 mod learn;
 mod local;
 mod mss;
+mod observe;
 mod outside;
 mod paths;
 mod peers;
@@ -52,8 +53,12 @@ pub use self::events::Event;
 pub use self::local::{
     BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
 };
-pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus};
-pub use self::status::{CandidateStatus, NatMapping, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus};
+pub use self::paths::{
+    OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState,
+};
+pub use self::status::{
+    CandidateStatus, MappingStatus, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus,
+};
 pub use self::stream::Stream;
 
 use self::answers::Answers;
@@ -165,6 +170,8 @@ pub struct Gateway {
     mapped: Option<SocketAddr>,
     candidates: paths::Candidates,
     unproven: paths::Unproven,
+    search: paths::Search,
+    observer: observe::Observer,
     /// Endpoints that peers are newly seen at.
     strangers: timers::Bucket,
     beacons: beacons::Beacons,
@@ -236,6 +243,8 @@ impl Gateway {
             mapped: None,
             candidates: paths::Candidates::default(),
             unproven: paths::Unproven::new(hash_seeds),
+            search: paths::Search::default(),
+            observer: observe::Observer::default(),
             strangers: timers::Bucket::new(now, paths::STRANGERS_PER_SECOND, paths::STRANGERS_BURST),
             beacons: beacons::Beacons::new(now, sealer, hash_seeds),
             takes_straight,
@@ -357,8 +366,9 @@ impl Node for Gateway {
         if self.stopped {
             return None;
         }
-        let (peers, relay) = (self.peers.timers.next(), self.relay.next_timeout());
-        [peers, relay, self.answers.next_timeout(), self.beacons.next_timeout()].into_iter().flatten().min()
+        let peers = [self.peers.timers.next(), self.search.next_timeout(), self.beacons.next_timeout()];
+        let others = [self.relay.next_timeout(), self.answers.next_timeout(), self.observer.next_timeout()];
+        peers.into_iter().chain(others).flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Moment) {
@@ -368,6 +378,8 @@ impl Node for Gateway {
         self.tend_relay(now);
         self.tend_answers(now);
         self.tend_beacons(now);
+        self.tend_observer(now);
+        self.tend_search(now);
         while let Some(peer) = self.peers.timers.take(now) {
             self.tend_peer(now, peer);
         }

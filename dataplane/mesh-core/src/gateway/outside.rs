@@ -257,7 +257,8 @@ impl Gateway {
                 let error = ErrorReply::parse(datagram).map_err(reason)?;
                 self.handle_error(from, &error)
             }
-            FrameType::Data | FrameType::Control => Err(DropReason::UnexpectedType),
+            FrameType::Observed => self.receive_observed(now, from, datagram),
+            FrameType::Data | FrameType::Control | FrameType::Observe => Err(DropReason::UnexpectedType),
         }
     }
 

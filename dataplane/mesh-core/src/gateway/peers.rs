@@ -9,7 +9,7 @@ use mesh_wire::route::Slot;
 
 use super::handshake::Asking;
 use super::local::LocalAddress;
-use super::paths::{Exchange, Path, PathChoice, PathKind, Paths};
+use super::paths::{Exchange, Path, PathChoice, PathKind, Paths, PeerSearch};
 use super::relay::Relay;
 use super::timers::Timers;
 use crate::seam::{Endpoint, Moment};
@@ -137,6 +137,8 @@ pub(super) struct Peer {
     pub(super) paths: Paths,
     /// What it and we know of each other's places.
     pub(super) exchange: Exchange,
+    /// What came of searches for a way to it.
+    pub(super) search: PeerSearch,
 }
 
 impl Peer {
@@ -170,6 +172,7 @@ impl Peer {
             confirmed_at: None,
             paths: Paths::new(choice, now),
             exchange: Exchange::default(),
+            search: PeerSearch::default(),
         }
     }
 

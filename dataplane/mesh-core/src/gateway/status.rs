@@ -7,7 +7,7 @@ use mesh_wire::message::{CandidateKind, Mapping};
 use serde::Serialize;
 
 use super::Gateway;
-use super::paths::{PathKind, PathStatus};
+use super::paths::{PathKind, PathStatus, SearchState};
 use crate::drops::{DropReason, Drops};
 use crate::seam::Moment;
 
@@ -58,6 +58,31 @@ pub enum TransferState {
     Refused,
 }
 
+/// How a NAT chooses the outside port of one inside port (RFC 4787, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MappingStatus {
+    /// Not known.
+    Unknown,
+    /// The same for all destinations, or there is no NAT.
+    EndpointIndependent,
+    /// The same for two ports of the transfer; of other addresses nothing is known.
+    PortIndependent,
+    /// Another one for each destination.
+    EndpointDependent,
+}
+
+impl From<Mapping> for MappingStatus {
+    fn from(mapping: Mapping) -> Self {
+        match mapping {
+            Mapping::Unknown => Self::Unknown,
+            Mapping::EndpointIndependent => Self::EndpointIndependent,
+            Mapping::PortIndependent => Self::PortIndependent,
+            Mapping::EndpointDependent => Self::EndpointDependent,
+        }
+    }
+}
+
 /// A gateway's transfer.
 #[derive(Clone, Debug, Serialize)]
 pub struct TransferStatus {
@@ -69,6 +94,8 @@ pub struct TransferStatus {
     pub over_tcp: bool,
     /// Where it sees us; nothing over TCP, where it sees an address of its own machine.
     pub observed: Option<SocketAddr>,
+    /// How our NAT chooses outside ports, as far as it is known.
+    pub mapping: MappingStatus,
     /// Our slot in its table.
     pub slot: Option<u32>,
     /// Since when the address is held, in seconds.
@@ -88,22 +115,8 @@ pub struct TransferStatus {
 pub struct NetworkStatus {
     /// Its own addresses outside, most preferred first.
     pub local: Vec<IpAddr>,
-    /// How its NAT maps, by what others see (RFC 4787, section 4.1); there may be none.
-    pub mapping: NatMapping,
     /// Where peers are told that it may be reached.
     pub candidates: Vec<CandidateStatus>,
-}
-
-/// How a NAT chooses the outside port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NatMapping {
-    /// Too few have seen us to tell.
-    Unknown,
-    /// The same for all, or there is no NAT.
-    EndpointIndependent,
-    /// Another one for each destination.
-    EndpointDependent,
 }
 
 /// A place where a gateway may be reached.
@@ -142,6 +155,8 @@ pub struct PeerStatus {
     pub rtt_micros: Option<u64>,
     /// All paths that are known.
     pub paths: Vec<PathStatus>,
+    /// How it stands with the search for a way through its NAT; `None`: none is wanted.
+    pub search: Option<SearchState>,
     /// Inner packets received.
     pub packets_in: u64,
     /// Their bytes.
@@ -201,11 +216,6 @@ impl Gateway {
         let candidates = self.candidates.list().iter();
         NetworkStatus {
             local: self.local.iter().map(|local| local.address).collect(),
-            mapping: match self.candidates.mapping() {
-                Mapping::Unknown => NatMapping::Unknown,
-                Mapping::EndpointIndependent => NatMapping::EndpointIndependent,
-                Mapping::EndpointDependent => NatMapping::EndpointDependent,
-            },
             candidates: candidates
                 .map(|candidate| CandidateStatus { kind: kind(candidate.kind), endpoint: candidate.endpoint })
                 .collect(),
@@ -230,6 +240,7 @@ impl Gateway {
             endpoint: control.and_then(|control| relay.shown(&control.endpoint)),
             over_tcp: relay.is_over_stream(),
             observed: registration.filter(|_| !relay.is_over_stream()).map(|registration| registration.observed),
+            mapping: self.candidates.mapping().into(),
             slot: relay.place().map(|(_, slot)| slot.index),
             registered_seconds: registration.map(|registration| now.since(registration.since).as_secs()),
             key: relay.pinned().as_ref().map(short),
@@ -256,6 +267,7 @@ impl Gateway {
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
             rtt_micros: peer.paths.measured().round_trip().map(micros),
             paths: peer.paths.status(relayed.as_ref()),
+            search: self.search_state(now, peer),
             packets_in: peer.traffic.packets_in,
             bytes_in: peer.traffic.bytes_in,
             packets_out: peer.traffic.packets_out,

@@ -22,6 +22,8 @@ pub(super) struct Namespace {
     /// Its number: the port.
     pub(super) number: u16,
     pub(super) keys: Arc<NamespaceKeys>,
+    /// Another port of this transfer that members may ask where it sees them.
+    pub(super) other_port: Option<u16>,
     /// What the forwarding path reads.
     pub(super) slots: SlotTable,
     pub(super) members: Members,
@@ -119,6 +121,7 @@ impl Namespace {
         Self {
             number,
             keys,
+            other_port: None,
             slots: SlotTable::new(socket),
             members: Members::new(hasher),
             leases_due: None,

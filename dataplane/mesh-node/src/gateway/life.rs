@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use mesh_core::gateway::{Event, Gateway, LocalAddress};
 use mesh_core::session::PublicKey;
+use mesh_core::session::mac::ObserverKey;
+use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
 use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
@@ -54,6 +56,8 @@ pub(super) struct Life<'a, E: Make> {
     tcp: Tcp,
     /// Whether the registration goes over TCP.
     over_tcp: bool,
+    /// Keys of other ports of the transfer are made from it.
+    token: StretchedToken,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it is to be asked once more: the network is another than when it was asked.
@@ -75,6 +79,7 @@ impl<'a, E: Make> Life<'a, E> {
         mailbox: &'a Mailbox<E, Gateway>,
         wakes: mpsc::Sender<Wake>,
         outlet: Outlet,
+        token: StretchedToken,
         around: Around,
         tcp: Tcp,
     ) -> Self {
@@ -89,6 +94,7 @@ impl<'a, E: Make> Life<'a, E> {
             beacons: BeaconSockets::default(),
             tcp,
             over_tcp: false,
+            token,
             resolving: false,
             resolve_again: false,
             unresolved: false,
@@ -299,6 +305,16 @@ impl<'a, E: Make> Life<'a, E> {
                     "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
                 ));
             }
+            Event::OpenSockets { count } => self.outlet.open_more(count, self.mailbox),
+            Event::ObserverKeyWanted { port } => {
+                let key = ObserverKey::of(&NamespaceKeys::derive(&self.token, port, None));
+                self.mailbox.send(move |_, gateway: &mut Gateway, now| {
+                    gateway.set_observer_key(now, port, key);
+                    Flow::Continue
+                });
+            }
+            // The data thread has done it.
+            Event::CloseSockets(_) => {}
             Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
                 tell(&event);
             }

@@ -62,7 +62,10 @@ pub(super) fn tell(event: &Event) {
         | Event::StreamWanted(_)
         | Event::OverTcp { .. }
         | Event::TransferKeyChanged
-        | Event::VersionMismatch { .. } => {}
+        | Event::VersionMismatch { .. }
+        | Event::OpenSockets { .. }
+        | Event::CloseSockets(_)
+        | Event::ObserverKeyWanted { .. } => {}
     }
 }
 

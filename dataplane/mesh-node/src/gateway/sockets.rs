@@ -94,6 +94,20 @@ impl Outlet {
         });
     }
 
+    /// Binds so many more sockets for IPv4 as the one there is, and hands them to the engine and the gateway.
+    pub(super) fn open_more<E: Make>(&self, count: u32, mailbox: &Mailbox<E, Gateway>) {
+        let bound = self.settled.ipv4.map(|place| outside::bind_more(place, count as usize)).unwrap_or_default();
+        mailbox.send(move |engine, gateway: &mut Gateway, now| {
+            let added = bound.into_iter().map_while(|socket| {
+                let unspecified = socket.local_addr().is_ok_and(|address| address.ip().is_unspecified());
+                let refused = |error: &std::io::Error| tracing::info!(%error, "the engine takes no more sockets");
+                engine.add_socket(socket, unspecified).inspect_err(refused).ok()
+            });
+            gateway.sockets_opened(now, &added.collect::<Vec<_>>());
+            Flow::Continue
+        });
+    }
+
     /// The data thread has answered; whether the interfaces have to be looked at once more.
     pub(super) fn exchanged(&mut self, outcome: anyhow::Result<Exchanged>) -> bool {
         self.exchanging = false;
@@ -140,6 +154,15 @@ pub(super) fn add_stream<E: Make>(engine: &mut E, socket: UdpSocket) -> anyhow::
     let id = engine.add_socket(socket, false).context("the engine does not take the socket for TCP")?;
     engine.note_buffers(id);
     Ok(id)
+}
+
+/// Closes sockets that [`Outlet::open_more`] opened.
+pub(super) fn close<E: Make>(engine: &mut E, sockets: &[SocketId]) {
+    for socket in sockets {
+        if let Err(error) = engine.remove_socket(*socket) {
+            tracing::warn!(%error, "a socket is not closed");
+        }
+    }
 }
 
 /// Closes the sockets there are, and binds others to the same port. They cannot be there both at once: one of them may be bound to an

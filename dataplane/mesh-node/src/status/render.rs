@@ -226,8 +226,11 @@ fn transfer_state(transfer: &Value) -> String {
 /// The network around a gateway: what of its report concerns that.
 pub(super) fn netcheck(document: &Value) -> String {
     let (transfer, network) = (&document["transfer"], &document["network"]);
-    let mapping = match network["mapping"].as_str() {
+    let mapping = match transfer["mapping"].as_str() {
         Some("endpoint_independent") => "the same outside port for every destination (or no NAT)",
+        Some("port_independent") => {
+            "the same outside port for two ports of the transfer; of other addresses nothing is known"
+        }
         Some("endpoint_dependent") => "another outside port for each destination",
         _ => "unknown: too few have seen this gateway",
     };

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::drops::{DropReason, Drops};
 use mesh_core::gateway::{
-    CandidateStatus, NatMapping, NetworkStatus, PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus,
+    CandidateStatus, MappingStatus, NetworkStatus, PathKind, PathStatus, PeerStatus, SearchState, Status,
+    TransferState, TransferStatus,
 };
 
 use super::*;
@@ -99,6 +100,7 @@ fn full_gateway() -> GatewayReport {
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
                 over_tcp: false,
                 observed: Some("198.51.100.7:41641".parse().unwrap()),
+                mapping: MappingStatus::PortIndependent,
                 slot: Some(0),
                 registered_seconds: Some(7311),
                 key: Some("d41a77".into()),
@@ -108,7 +110,6 @@ fn full_gateway() -> GatewayReport {
             },
             network: NetworkStatus {
                 local: vec!["192.168.1.7".parse().unwrap()],
-                mapping: NatMapping::EndpointIndependent,
                 candidates: vec![CandidateStatus { kind: "observed", endpoint: "198.51.100.7:41641".parse().unwrap() }],
             },
             peers: vec![PeerStatus {
@@ -132,6 +133,7 @@ fn full_gateway() -> GatewayReport {
                     jitter_micros: 500,
                     loss_permille: 250,
                 }],
+                search: Some(SearchState::Waiting),
                 packets_in: 401_504,
                 bytes_in: 497_864_960,
                 packets_out: 803_007,
@@ -163,6 +165,7 @@ fn bare_gateway() -> GatewayReport {
         endpoint,
         over_tcp: _,
         observed,
+        mapping: _,
         slot,
         registered_seconds,
         key,
@@ -175,7 +178,7 @@ fn bare_gateway() -> GatewayReport {
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
     (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);
-    (peer.paths[0].endpoint, peer.paths[0].rtt_micros) = (None, None);
+    (peer.paths[0].endpoint, peer.paths[0].rtt_micros, peer.search) = (None, None, None);
     report
 }
 

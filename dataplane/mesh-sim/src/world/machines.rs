@@ -6,6 +6,8 @@ use std::time::Duration;
 use mesh_core::gateway;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab};
 use mesh_core::session::jobs::Done;
+use mesh_core::session::mac::ObserverKey;
+use mesh_core::session::token::NamespaceKeys;
 
 use super::queue::Event;
 use super::{Heard, Machine, World};
@@ -136,7 +138,10 @@ impl World {
             }
         }
         while self.start_job(id, life) {}
-        self.note_events(id, life);
+        if self.note_events(id, life) {
+            // It has something to say to what was done for it.
+            return self.drain(id);
+        }
         let member = &mut self.members[id.0];
         let Some(due) = member.machine.node().and_then(|machine| machine.poll_timeout()) else { return };
         let due = due.max(self.now);
@@ -156,14 +161,46 @@ impl World {
         true
     }
 
-    fn note_events(&mut self, id: NodeId, life: u32) {
-        let mut resolve = false;
+    /// Does what events ask for, as the program of a node would. Whether the machine was called.
+    fn note_events(&mut self, id: NodeId, life: u32) -> bool {
+        let (mut resolve, mut called) = (false, false);
         let member = &mut self.members[id.0];
         match &mut member.machine {
             Machine::Gateway(gateway) => {
                 while let Some(event) = gateway.poll_event() {
-                    if matches!(event, gateway::Event::ResolveTransfer) {
-                        resolve = true;
+                    match &event {
+                        gateway::Event::ResolveTransfer => resolve = true,
+                        gateway::Event::OpenSockets { count } => {
+                            let count = usize::try_from(*count).expect("a few hundred");
+                            let opened = member.sockets.open_more(&mut self.rng, count);
+                            self.extra_sockets_peak = self.extra_sockets_peak.max(member.sockets.extra());
+                            gateway.sockets_opened(self.now, &opened);
+                            called = true;
+                        }
+                        gateway::Event::CloseSockets(closed) => {
+                            for socket in closed {
+                                assert!(member.sockets.close(*socket), "socket {} is closed once", socket.0);
+                            }
+                        }
+                        gateway::Event::ObserverKeyWanted { port } => {
+                            if let Some(token) = &self.token {
+                                let key = ObserverKey::of(&NamespaceKeys::derive(token, *port, None));
+                                gateway.set_observer_key(self.now, *port, key);
+                                called = true;
+                            }
+                        }
+                        gateway::Event::Registered { .. }
+                        | gateway::Event::Refused { .. }
+                        | gateway::Event::TransferSilent { .. }
+                        | gateway::Event::TransferBack
+                        | gateway::Event::StreamWanted(_)
+                        | gateway::Event::OverTcp { .. }
+                        | gateway::Event::TransferKeyChanged
+                        | gateway::Event::VersionMismatch { .. }
+                        | gateway::Event::PeerUp { .. }
+                        | gateway::Event::PeerDown { .. }
+                        | gateway::Event::PathChanged { .. }
+                        | gateway::Event::Impostor { .. } => {}
                     }
                     member.events.push((self.now, event));
                 }
@@ -174,6 +211,7 @@ impl World {
         if resolve {
             self.queue.push(self.now + RESOLVE_TIME, Event::Resolved { node: id, life });
         }
+        called
     }
 
     fn carry_out(&mut self, id: NodeId, action: Action, train: &[u8], slab: &[u8]) {

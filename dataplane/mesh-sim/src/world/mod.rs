@@ -18,6 +18,7 @@ use std::time::Duration;
 use mesh_core::gateway::{self, Gateway};
 use mesh_core::node::Node;
 use mesh_core::seam::{Action, Moment, Slab};
+use mesh_core::session::token::StretchedToken;
 use mesh_core::transfer::Transfer;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -82,6 +83,10 @@ pub struct World {
     pub wiretap: Wiretap,
     /// Time a helper thread takes for one job.
     pub job_time: Duration,
+    /// The token that the programs of gateways know.
+    pub token: Option<StretchedToken>,
+    /// Most sockets that a gateway had open beside its own, of all gateways.
+    pub extra_sockets_peak: usize,
     slab: Vec<u8>,
     actions: Vec<Action>,
     travels: Vec<Travel>,
@@ -99,6 +104,8 @@ impl World {
             net: Network::new(seed),
             wiretap: Wiretap::default(),
             job_time: Duration::from_micros(300),
+            token: None,
+            extra_sockets_peak: 0,
             slab: vec![0; 2 * Slab::ROOM_BYTES],
             actions: Vec::new(),
             travels: Vec::new(),

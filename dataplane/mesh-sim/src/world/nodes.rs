@@ -6,13 +6,9 @@ use std::time::Duration;
 use mesh_core::gateway::{self, Gateway};
 use mesh_core::seam::{Moment, SocketId};
 use mesh_core::transfer::Transfer;
-use rand::RngExt;
 
 use super::{Family, Machine, Member, Sockets, World};
 use crate::net::{Link, NodeId, Place};
-
-/// The ports that Linux gives to sockets that ask for none.
-const EPHEMERAL_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
 /// # Nodes
 impl World {
@@ -184,14 +180,16 @@ impl World {
     pub fn open_socket(&mut self, id: NodeId, socket: SocketId, family: Family, port: u16) -> u16 {
         let sockets = &mut self.members[id.0].sockets;
         let port = match port {
-            0 => {
-                let draws = std::iter::repeat_with(|| self.rng.random_range(EPHEMERAL_PORTS)).take(100_000);
-                draws.into_iter().find(|port| sockets.is_free(family, *port)).expect("a free port")
-            }
+            0 => sockets.free_port(&mut self.rng, family),
             port => port,
         };
         sockets.open(socket, family, port);
         port
+    }
+
+    /// Sockets that a gateway has open beside those it began with.
+    pub fn extra_sockets(&self, id: NodeId) -> usize {
+        self.members[id.0].sockets.extra()
     }
 
     /// Closes a socket of a node: its port is silent from here on, and what is sent by it is lost.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use mesh_core::seam::SocketId;
+use rand::RngExt;
+use rand_chacha::ChaCha12Rng;
 
 /// The address families of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,12 @@ impl Family {
     }
 }
 
+/// The ports that Linux gives to sockets that ask for none.
+pub(super) const EPHEMERAL_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+
+/// Sockets that a gateway opens while it runs have numbers from here on.
+const EXTRA: SocketId = SocketId(1000);
+
 /// Each is bound to a port of all of its host's addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sockets {
@@ -61,6 +69,28 @@ impl Sockets {
             let before = self.by_port.insert((table, port), id);
             assert!(before.is_none(), "port {port} is taken");
         }
+    }
+
+    /// Opens so many more for IPv4, each on a free port of the host's choice.
+    pub(super) fn open_more(&mut self, rng: &mut ChaCha12Rng, count: usize) -> Vec<SocketId> {
+        let numbers: Vec<SocketId> =
+            (EXTRA.0..).map(SocketId).filter(|id| !self.bound.contains_key(id)).take(count).collect();
+        for id in &numbers {
+            let port = self.free_port(rng, Family::Ipv4);
+            self.open(*id, Family::Ipv4, port);
+        }
+        numbers
+    }
+
+    /// How many of these are open.
+    pub(super) fn extra(&self) -> usize {
+        self.bound.range(EXTRA..).count()
+    }
+
+    /// A port that a host gives to a socket that asks for none.
+    pub(super) fn free_port(&self, rng: &mut ChaCha12Rng, family: Family) -> u16 {
+        let draws = std::iter::repeat_with(|| rng.random_range(EPHEMERAL_PORTS)).take(100_000);
+        draws.into_iter().find(|port| self.is_free(family, *port)).expect("a free port")
     }
 
     /// Whether there was one.

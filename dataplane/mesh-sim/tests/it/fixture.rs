@@ -41,6 +41,8 @@ pub(crate) struct Mesh {
     pub(crate) state: TransferState,
     pub(crate) gateways: Vec<NodeId>,
     pub(crate) identities: Vec<Identity>,
+    /// Which paths gateways that join from here on may take.
+    pub(crate) path: PathChoice,
 }
 
 pub(crate) fn ip(number: usize) -> Ipv4Addr {
@@ -73,6 +75,7 @@ pub(crate) fn new_transfer(
     for (number, port) in ports.iter().enumerate() {
         let socket = SocketId(u16::try_from(number).unwrap());
         transfer.add_namespace(socket, *port, NamespaceKeys::derive(token, *port, None));
+        transfer.set_other_port(socket, ports.iter().copied().find(|other| other != port));
     }
     transfer
 }
@@ -84,7 +87,7 @@ pub(crate) fn new_gateway(
     port: u16,
     token: &StretchedToken,
 ) -> Gateway {
-    new_gateway_with(world, identity, ip4, port, token, ONE_SOCKET)
+    new_gateway_with(world, identity, ip4, port, token, ONE_SOCKET, PathChoice::Relay)
 }
 
 fn new_gateway_with(
@@ -94,6 +97,7 @@ fn new_gateway_with(
     port: u16,
     token: &StretchedToken,
     sockets: Sockets,
+    path: PathChoice,
 ) -> Gateway {
     let seed = world.random();
     let boot = u64::from_le_bytes(world.random()[..8].try_into().unwrap());
@@ -106,7 +110,7 @@ fn new_gateway_with(
         name: String::new(),
         sockets,
         outer_bytes: OuterSize::Assumed,
-        path: PathChoice::Relay,
+        path,
         pins: Vec::new(),
         pinned_transfer_key: None,
         seed,
@@ -117,12 +121,19 @@ fn new_gateway_with(
 impl Mesh {
     /// A transfer that is up and `count` gateways that have just started.
     pub(crate) fn new(seed: u64, count: usize, link: Link) -> Self {
+        Self::on(&[PORT], seed, count, link)
+    }
+
+    /// The same with a transfer that has these ports, of which gateways use the first.
+    pub(crate) fn on(ports: &[u16], seed: u64, count: usize, link: Link) -> Self {
         let mut world = World::new(seed);
+        world.token = Some(TOKEN.clone());
         let state = TransferState { key: world.random(), ticket_key: world.random() };
-        let transfer = new_transfer(&mut world, &state, &[PORT], &TOKEN);
-        let transfer = world.add_transfer(transfer, transfer_address(), &[PORT], link);
+        let transfer = new_transfer(&mut world, &state, ports, &TOKEN);
+        let transfer = world.add_transfer(transfer, transfer_address(), ports, link);
         world.name(TRANSFER_NAME, transfer_address());
-        let mut mesh = Self { world, transfer, state, gateways: Vec::new(), identities: Vec::new() };
+        let mut mesh =
+            Self { world, transfer, state, gateways: Vec::new(), identities: Vec::new(), path: PathChoice::Relay };
         for _ in 0..count {
             mesh.join(link);
         }
@@ -144,7 +155,7 @@ impl Mesh {
     pub(crate) fn join_of(&mut self, sockets: Sockets, place: Place, port: u16) -> NodeId {
         let number = self.gateways.len();
         let identity = Identity { key: self.world.random() };
-        let gateway = new_gateway_with(&mut self.world, identity, ip(number), PORT, &TOKEN, sockets);
+        let gateway = new_gateway_with(&mut self.world, identity, ip(number), PORT, &TOKEN, sockets, self.path);
         let node = self.world.add_gateway_at(gateway, place, port, TRANSFER_NAME);
         self.gateways.push(node);
         self.identities.push(identity);

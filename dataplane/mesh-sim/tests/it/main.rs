@@ -9,3 +9,4 @@ mod joining;
 mod replay;
 mod restarts;
 mod scale;
+mod searching;

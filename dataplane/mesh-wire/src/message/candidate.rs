@@ -62,6 +62,8 @@ pub enum Mapping {
     EndpointIndependent = 1,
     /// Another one for each destination.
     EndpointDependent = 2,
+    /// The same for two ports of one address; whether it is for other addresses is not known.
+    PortIndependent = 3,
 }
 
 impl Mapping {
@@ -70,6 +72,7 @@ impl Mapping {
         match byte {
             1 => Self::EndpointIndependent,
             2 => Self::EndpointDependent,
+            3 => Self::PortIndependent,
             _ => Self::Unknown,
         }
     }

@@ -157,6 +157,15 @@ impl<'a> Fields<'a> {
         u32_at(self.exactly(tag, 4)?, 0)
     }
 
+    pub(super) fn seconds(&self) -> Result<u16, Malformed> {
+        u16_at(self.exactly(tag::LEASE_SECONDS, 2)?, 0)
+    }
+
+    /// A port, where there is one.
+    pub(super) fn port(&self) -> Result<Option<u16>, Malformed> {
+        if self.has(tag::PORT) { u16_at(self.exactly(tag::PORT, 2)?, 0).map(Some) } else { Ok(None) }
+    }
+
     pub(super) fn boot(&self) -> Result<u64, Malformed> {
         u64_at(self.exactly(tag::BOOT, 8)?, 0)
     }

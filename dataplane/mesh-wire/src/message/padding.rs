@@ -9,6 +9,8 @@
 //! | `Identity`, in a final | `Confirm`, `Close` |
 //! | `Probe` | `ProbeReply` |
 //! | `PathProbe` | `PathReply` |
+//! | `SearchRequest` | `SearchGrant`, `SearchRefused` |
+//! | `SearchBegin` | `SearchReady` |
 //!
 //! A `Hello` needs none: its frame is of one length, which no response exceeds.
 
@@ -35,11 +37,12 @@ const SLOT: usize = field(6);
 const ENDPOINT_MAX: usize = field(18);
 const REASON: usize = field(1);
 const LEASE_SECONDS: usize = field(2);
+const PORT: usize = field(2);
 const NAME_MAX: usize = field(NAME_BYTES_MAX);
 const TICKET_MAX: usize = field(TICKET_BYTES_MAX);
 const PEER_MAX: usize = IP4 + KEY + SLOT + BOOT + NAME_MAX + ENDPOINT_MAX;
 
-const REGISTERED_MAX: usize = KIND + NUMBER + SLOT + ENDPOINT_MAX + BOOT + LEASE_SECONDS + NUMBER + TICKET_MAX;
+const REGISTERED_MAX: usize = KIND + NUMBER + SLOT + ENDPOINT_MAX + BOOT + LEASE_SECONDS + NUMBER + TICKET_MAX + PORT;
 const REFUSED: usize = KIND + NUMBER + REASON + IP4;
 const KEEPALIVE_ACK_MAX: usize = KIND + NUMBER + ENDPOINT_MAX + BOOT + NUMBER;
 const FOUND_MAX: usize = KIND + NUMBER + NUMBER + PEER_MAX;
@@ -48,6 +51,9 @@ const CONFIRM: usize = KIND + IP4;
 const CLOSE: usize = KIND + REASON;
 const PROBE_REPLY: usize = KIND + NUMBER;
 const PATH_REPLY_MAX: usize = KIND + NUMBER + NUMBER + ENDPOINT_MAX;
+const SEARCH_GRANT_MAX: usize = KIND + NUMBER + ENDPOINT_MAX + LEASE_SECONDS;
+const SEARCH_REFUSED: usize = KIND + NUMBER + LEASE_SECONDS;
+const SEARCH_READY: usize = KIND + NUMBER + NUMBER;
 
 impl Message {
     /// Length of the longest answer to this message, in bytes; 0 where there is none that it has to make room for.
@@ -59,6 +65,8 @@ impl Message {
             Self::Identity { .. } => max(CONFIRM, CLOSE),
             Self::Probe { .. } => PROBE_REPLY,
             Self::PathProbe { .. } => PATH_REPLY_MAX,
+            Self::SearchRequest { .. } => max(SEARCH_GRANT_MAX, SEARCH_REFUSED),
+            Self::SearchBegin { .. } => SEARCH_READY,
             Self::Hello { .. }
             | Self::Welcome { .. }
             | Self::Registered { .. }
@@ -73,7 +81,10 @@ impl Message {
             | Self::Close { .. }
             | Self::Candidates { .. }
             | Self::Presence { .. }
-            | Self::PathReply { .. } => 0,
+            | Self::PathReply { .. }
+            | Self::SearchGrant { .. }
+            | Self::SearchRefused { .. }
+            | Self::SearchReady { .. } => 0,
         }
     }
 
@@ -123,6 +134,8 @@ mod tests {
             Message::Identity { ip4: IP4_MAX, boot: 1 },
             Message::Probe { seq: 1 },
             Message::PathProbe { seq: 1, sent: 1 },
+            Message::SearchRequest { request: 1, target: Target::Address(IP4_MAX) },
+            Message::SearchBegin { request: 1, endpoint: SocketAddr::from((IP4_MAX, 1)) },
         ]
     }
 
@@ -147,6 +160,7 @@ mod tests {
                     lease_seconds: 1,
                     change: 1,
                     ticket: Bytes::from_static(&[0; TICKET_BYTES_MAX]),
+                    other_port: Some(1),
                 },
                 Message::Refused { request: 1, reason: RefusedReason::Full, ip4: IP4_MAX },
             ],
@@ -161,6 +175,11 @@ mod tests {
             }
             Message::Probe { .. } => vec![Message::ProbeReply { seq: 1 }],
             Message::PathProbe { .. } => vec![Message::PathReply { seq: 1, received: 1, observed }],
+            Message::SearchRequest { .. } => vec![
+                Message::SearchGrant { request: 1, target: observed, seconds: 1 },
+                Message::SearchRefused { request: 1, wait_seconds: 1 },
+            ],
+            Message::SearchBegin { .. } => vec![Message::SearchReady { request: 1, sockets: 1 }],
             Message::Hello { .. }
             | Message::Welcome { .. }
             | Message::Registered { .. }
@@ -175,7 +194,10 @@ mod tests {
             | Message::Close { .. }
             | Message::Candidates { .. }
             | Message::Presence { .. }
-            | Message::PathReply { .. } => panic!("not a request: {request:?}"),
+            | Message::PathReply { .. }
+            | Message::SearchGrant { .. }
+            | Message::SearchRefused { .. }
+            | Message::SearchReady { .. } => panic!("not a request: {request:?}"),
         }
     }
 

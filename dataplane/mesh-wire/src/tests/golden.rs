@@ -13,6 +13,7 @@ use crate::half::{Half, Part};
 use crate::handshake::{self, Final, INIT_BYTES, Init, Kind, Response};
 use crate::message::{Candidate, CandidateKind, CloseReason, Mapping, Message, PeerRecord, RefusedReason, Target};
 use crate::notice::{AgainReason, ErrorReason, ErrorReply, RegisterAgain};
+use crate::observe::{Observe, Observed, mac_input};
 use crate::route::{Destination, Route, Slot};
 use crate::sealed::{SealedHeader, flags};
 use crate::stream::{FRAME_BYTES_MAX, Frames, length};
@@ -194,8 +195,24 @@ fn messages_have_these_bytes() {
                 lease_seconds: 120,
                 change: 3,
                 ticket: Bytes::new(),
+                other_port: None,
             },
             "04  01 0004 00000009  05 0006 000000070102  06 0006 c00002011234  02 0008 0000000000000002  0c 0002 0078  0b 0004 00000003"
+                .to_owned(),
+        ),
+        (
+            Message::Registered {
+                request: 9,
+                slot,
+                observed: "192.0.2.1:4660".parse().unwrap(),
+                boot: 2,
+                lease_seconds: 120,
+                change: 3,
+                ticket: Bytes::from_static(&[7]),
+                other_port: Some(8001),
+            },
+            "04  01 0004 00000009  05 0006 000000070102  06 0006 c00002011234  02 0008 0000000000000002  0c 0002 0078  0b 0004 00000003 \
+             09 0001 07  1e 0002 1f41"
                 .to_owned(),
         ),
         (
@@ -250,6 +267,20 @@ fn messages_have_these_bytes() {
             Message::PathReply { seq: 1, received: 4, observed: "192.0.2.1:4660".parse().unwrap() },
             "14  0e 0004 00000001  13 0004 00000004  06 0006 c00002011234".to_owned(),
         ),
+        (
+            Message::SearchRequest { request: 5, target: Target::Address(ip4) },
+            "18  01 0004 00000005  03 0004 aca80301".to_owned(),
+        ),
+        (
+            Message::SearchGrant { request: 5, target: "192.0.2.1:4660".parse().unwrap(), seconds: 8 },
+            "19  01 0004 00000005  06 0006 c00002011234  0c 0002 0008".to_owned(),
+        ),
+        (Message::SearchRefused { request: 5, wait_seconds: 43 }, "1a  01 0004 00000005  0c 0002 002b".to_owned()),
+        (
+            Message::SearchBegin { request: 5, endpoint: "192.0.2.1:4660".parse().unwrap() },
+            "1b  01 0004 00000005  06 0006 c00002011234".to_owned(),
+        ),
+        (Message::SearchReady { request: 5, sockets: 256 }, "1c  01 0004 00000005  13 0004 00000100".to_owned()),
     ];
     for (message, text) in cases {
         assert_eq!(message.to_vec(), hex(&text), "{message:?}");
@@ -266,7 +297,7 @@ fn padded_requests_have_these_bytes() {
         (
             register,
             "03  01 0004 00000009  02 0008 0000000000000001  03 0004 aca80301  07 0002 7063",
-            Some(192 - 31 - 3),
+            Some(197 - 31 - 3),
         ),
         (Message::Keepalive { seq: 4, change: 3 }, "06  0e 0004 00000004  0b 0004 00000003", Some(47 - 15 - 3)),
         (
@@ -277,11 +308,43 @@ fn padded_requests_have_these_bytes() {
         (Message::Identity { ip4, boot: 1 }, "0d  03 0004 aca80301  02 0008 0000000000000001", None),
         (Message::Probe { seq: 1 }, "0f  0e 0004 00000001", None),
         (Message::PathProbe { seq: 1, sent: 5 }, "13  0e 0004 00000001  13 0004 00000005", Some(36 - 15 - 3)),
+        (
+            Message::SearchRequest { request: 5, target: Target::Address(ip4) },
+            "18  01 0004 00000005  03 0004 aca80301",
+            Some(34 - 15 - 3),
+        ),
     ];
     for (message, text, zeros) in cases {
         let padding = zeros.map_or_else(String::new, |zeros: usize| format!("00 {zeros:04x} {}", "00".repeat(zeros)));
         assert_eq!(message.to_padded_vec(), hex(&format!("{text} {padding}")), "{message:?}");
         assert_eq!(Message::decode(&message.to_padded_vec()), Ok(Some(message)));
+    }
+}
+
+#[test]
+fn observe_and_observed_are_48_bytes_with_the_mac_last() {
+    let mac = |byte: u8| {
+        move |covered: &[u8]| {
+            assert_eq!(covered.len(), 32);
+            [byte; 16]
+        }
+    };
+    let nonce: [u8; 12] = std::array::from_fn(|at| at as u8 + 1);
+    let asked = Observe::emit(&nonce, mac(0xaa));
+    let text = format!("2b 00 0000  0102030405060708090a0b0c  {}  {}", "00".repeat(16), "aa".repeat(16));
+    assert_eq!(asked.as_slice(), hex(&text));
+    assert_eq!(Observe::parse(&asked), Ok(Observe { nonce, mac: [0xaa; 16] }));
+    assert_eq!(mac_input(&asked), &asked[..32]);
+    for (endpoint, address) in [
+        ("192.0.2.1:4660", "00000000000000000000ffffc0000201"),
+        ("[2001:db8::1]:4660", "20010db8000000000000000000000001"),
+    ] {
+        let endpoint = endpoint.parse().unwrap();
+        let seen = Observed::emit(&nonce, &endpoint, mac(0xbb));
+        let text = format!("2c 00 1234  0102030405060708090a0b0c  {address}  {}", "bb".repeat(16));
+        assert_eq!(seen.as_slice(), hex(&text));
+        assert_eq!(Observed::parse(&seen), Ok(Observed { nonce, endpoint, mac: [0xbb; 16] }));
+        assert!(Observed::parse(&seen[..47]).is_err() && Observe::parse(&[&asked[..], &[0]].concat()).is_err());
     }
 }
 

@@ -17,8 +17,8 @@ const SEEN_TIME: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     endpoint: SocketAddr,
-    /// Who: the address of a peer's end of a path, or of a transfer.
-    by: IpAddr,
+    /// Who: a second port of the transfer; or a peer, whose port is left out, as one peer has several.
+    by: SocketAddr,
     at: Moment,
 }
 
@@ -30,7 +30,7 @@ pub(in crate::gateway) struct Sources<'a> {
     /// The port of our socket for IPv4, and of that for IPv6; 0: there is none.
     pub(in crate::gateway) ports: (u16, u16),
     /// Where the transfer sees us, and the transfer.
-    pub(in crate::gateway) observed: Option<(SocketAddr, IpAddr)>,
+    pub(in crate::gateway) observed: Option<(SocketAddr, SocketAddr)>,
     /// What the router maps to us.
     pub(in crate::gateway) mapped: Option<SocketAddr>,
 }
@@ -59,8 +59,8 @@ impl Candidates {
         self.mapping
     }
 
-    /// A peer at `by` sees us at `endpoint`. Whether that is news.
-    pub(in crate::gateway) fn note_seen(&mut self, now: Moment, endpoint: SocketAddr, by: IpAddr) -> bool {
+    /// Somebody at `by` sees us at `endpoint`. Whether that is news.
+    pub(in crate::gateway) fn note_seen(&mut self, now: Moment, endpoint: SocketAddr, by: SocketAddr) -> bool {
         self.seen.retain(|seen| now.since(seen.at) < SEEN_TIME);
         if let Some(known) =
             self.seen.iter_mut().find(|seen| seen.by == by && seen.endpoint.is_ipv4() == endpoint.is_ipv4())
@@ -75,7 +75,12 @@ impl Candidates {
         true
     }
 
-    /// The network has changed: what was seen before tells nothing.
+    /// What somebody saw counts no more.
+    pub(in crate::gateway) fn forget_seen_by(&mut self, by: SocketAddr) {
+        self.seen.retain(|seen| seen.by != by);
+    }
+
+    /// The network or our place in it has changed: what was seen before tells nothing.
     pub(in crate::gateway) fn forget_seen(&mut self) {
         self.seen.clear();
     }
@@ -111,11 +116,12 @@ impl Candidates {
         news
     }
 
-    /// RFC 5780 asks one server at two addresses; here it is whoever sees us. Of IPv4 alone: others are rarely translated.
+    /// RFC 5780 asks one server at two ports and two addresses; here it is whoever sees us. Of IPv4 alone: others are rarely
+    /// translated.
     fn infer(&self, sources: &Sources<'_>) -> Mapping {
         let of_transfer = sources.observed.into_iter();
         let of_peers = self.seen.iter().map(|seen| (seen.endpoint, seen.by));
-        let outside: Vec<(SocketAddr, IpAddr)> = of_transfer
+        let outside: Vec<(SocketAddr, SocketAddr)> = of_transfer
             .chain(of_peers)
             .filter(|(endpoint, _)| endpoint.is_ipv4() && is_public(&endpoint.ip()))
             .collect();
@@ -126,12 +132,17 @@ impl Candidates {
         let mut others =
             outside.iter().filter(|(endpoint, other)| other != by && endpoint.ip() == first.ip()).peekable();
         if others.peek().is_none() {
-            Mapping::Unknown
-        } else if others.all(|(endpoint, _)| endpoint.port() == first.port()) {
-            Mapping::EndpointIndependent
-        } else {
-            Mapping::EndpointDependent
+            return Mapping::Unknown;
         }
+        let mut elsewhere = false;
+        for (endpoint, other) in others {
+            if endpoint.port() != first.port() {
+                return Mapping::EndpointDependent;
+            }
+            elsewhere |= other.ip() != by.ip();
+        }
+        // Two ports of one address say nothing of other addresses.
+        if elsewhere { Mapping::EndpointIndependent } else { Mapping::PortIndependent }
     }
 }
 
@@ -179,6 +190,8 @@ pub(in crate::gateway) struct Exchange {
     pub(in crate::gateway) theirs: u32,
     /// How the peer's NAT maps.
     pub(in crate::gateway) mapping: Mapping,
+    /// Whether it has named a place.
+    pub(in crate::gateway) has_places: bool,
     repeats: u32,
     tell_at: Option<Moment>,
     told_at: Option<Moment>,

@@ -3,7 +3,8 @@
 //! - `candidates.rs`: where we may be reached, as peers are told, and which of their places are tried;
 //! - `gauge.rs`: what is known of how well a path carries;
 //! - `table.rs`: the paths of one peer, when each is probed, and which one carries;
-//! - `probing.rs`: probes and their answers.
+//! - `probing.rs`: probes and their answers;
+//! - `search.rs` with `ports.rs`: peers whose NAT shows nobody a place that is good for others.
 //!
 //! A path counts only after a probe on it was answered on it, under the keys of the session. While it carries traffic it is
 //! probed several times a second, and left for the relay within two seconds of falling silent in either direction; then it
@@ -12,7 +13,9 @@
 mod budget;
 mod candidates;
 mod gauge;
+mod ports;
 mod probing;
+mod search;
 mod size;
 mod table;
 
@@ -24,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::budget::Unproven;
 pub(super) use self::candidates::{Candidates, Exchange, is_place};
+pub(super) use self::search::{PeerSearch, Search};
+pub use self::search::{SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState};
 use self::size::{IPV4_UDP_BYTES, IPV6_UDP_BYTES};
 pub use self::size::{OUTER_BYTES_ASSUMED, OuterSize};
 pub(super) use self::table::Paths;

@@ -31,6 +31,8 @@ impl Gateway {
             }
         }
         self.relay_network_changed(now);
+        self.observe(now);
+        self.forget_searches(now);
         self.collect_candidates(now);
         self.begin_beacons(now);
     }
@@ -51,7 +53,7 @@ impl Gateway {
     /// Makes the list of our places anew, and tells peers if it has changed.
     pub(in crate::gateway) fn collect_candidates(&mut self, now: Moment) {
         let observed = self.relay.registration().map(|registration| registration.observed);
-        let transfer = self.relay.place().map(|(endpoint, _)| endpoint.remote.ip());
+        let transfer = self.relay.place().map(|(endpoint, _)| endpoint.remote);
         let sources = Sources {
             local: &self.local,
             ports: self.sockets.ports,
@@ -117,6 +119,7 @@ impl Gateway {
             self.send_by(id, way, &Message::PathProbe { seq, sent });
         }
         self.review_paths(now, id);
+        self.consider_search(now, id);
     }
 
     /// Pauses between probes are so many times as long, since so many peers are probed.
@@ -177,6 +180,7 @@ impl Gateway {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.exchange.take(now, number, acknowledged, ours) {
             peer.exchange.mapping = mapping;
+            peer.exchange.has_places = !list.is_empty();
             for candidate in list {
                 if let Some(path) = self.straight_to(candidate.endpoint)
                     && let Some(peer) = self.peers.get_mut(id)
@@ -190,7 +194,7 @@ impl Gateway {
     }
 
     /// The path to a place, if it is one that datagrams may be sent to.
-    fn straight_to(&self, remote: SocketAddr) -> Option<Path> {
+    pub(super) fn straight_to(&self, remote: SocketAddr) -> Option<Path> {
         let ours = self.local.iter().any(|local| local.address == remote.ip()) && {
             let (v4, v6) = self.sockets.ports;
             remote.port() == if remote.is_ipv4() { v4 } else { v6 }
@@ -239,6 +243,9 @@ impl Gateway {
             Some(from) => Way::Straight(Path::straight(PathKind::Direct, from)),
         };
         let received = peer.paths.received(from.as_ref());
+        if from.is_some() {
+            self.search.note_answer(id);
+        }
         self.send_by(id, way, &Message::PathReply { seq, received, observed });
     }
 
@@ -253,12 +260,16 @@ impl Gateway {
     ) -> Result<(), DropReason> {
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
         if !peer.paths.answered(now, from.as_ref(), seq, received) {
-            return Err(DropReason::Outdated);
+            // Of a search: that it came is all there is to know.
+            let searched = from.is_some() && self.search.is_under_way_with(id);
+            return if searched { Ok(()) } else { Err(DropReason::Outdated) };
         }
         // Neighbours see our own address; it is whoever is farther away that sees what our NAT makes of it.
+        // A socket of its own has a place of its own.
         if let Some(from) = from
+            && self.sockets.has(from.socket)
             && !self.local.iter().any(|local| local.is_neighbour(from.remote.ip()))
-            && self.candidates.note_seen(now, observed, from.remote.ip())
+            && self.candidates.note_seen(now, observed, SocketAddr::new(from.remote.ip(), 0))
         {
             self.collect_candidates(now);
         }
@@ -268,7 +279,7 @@ impl Gateway {
     }
 
     /// Sends a message to a peer by one way.
-    fn send_by(&mut self, id: u32, way: Way, message: &Message) {
+    pub(super) fn send_by(&mut self, id: u32, way: Way, message: &Message) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let path = match way {
             Way::Relay => self.relay.path_to(peer),

@@ -1,11 +1,12 @@
 //! The paths of one peer: when each is to be probed, and which one carries.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::gauge::Gauge;
 use super::{Path, PathChoice, PathKind};
 use crate::gateway::addresses::same;
-use crate::seam::{Endpoint, Moment};
+use crate::seam::{Endpoint, Moment, SocketId};
 
 /// Paths without a relay that are known of one peer, at most.
 const STRAIGHT_MAX: usize = 16;
@@ -31,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(20);
 /// Of a path that fell silent; the pause doubles.
 const SILENT_FIRST: Duration = Duration::from_secs(1);
 const SILENT_MOST: Duration = Duration::from_secs(30);
+/// Probes after which a silent path by a socket of its own is not worth the socket: a minute.
+const SILENT_DEAD: u32 = 10;
 
 /// Answers in a row after which a path may carry: for the first time, and after it fell silent. That doubles each time.
 const NEEDED_FIRST: u32 = 2;
@@ -168,6 +171,46 @@ impl Paths {
     /// Whether `endpoint` is one end of a path that is known.
     pub(in crate::gateway) fn knows(&self, endpoint: &Endpoint) -> bool {
         self.find(endpoint).is_some()
+    }
+
+    /// Whether any path without the relay answers.
+    pub(in crate::gateway) fn is_proven(&self) -> bool {
+        self.straight.iter().any(|straight| straight.stage == Stage::Proven)
+    }
+
+    /// Whether a frame of the peer came from `ip`, by a path that has not fallen silent since.
+    pub(in crate::gateway) fn is_heard_at(&self, ip: IpAddr) -> bool {
+        let heard = |straight: &Straight| {
+            straight.path.endpoint.remote.ip() == ip
+                && straight.gauge.received() > 0
+                && !matches!(straight.stage, Stage::Silent(_) | Stage::Untried(TRIES))
+        };
+        self.straight.iter().any(heard)
+    }
+
+    /// Whether a path leaves by `socket`.
+    pub(in crate::gateway) fn uses(&self, socket: SocketId) -> bool {
+        self.straight.iter().any(|straight| straight.path.endpoint.socket == socket)
+    }
+
+    /// Forgets the paths by `socket` that never answered, or do not any more.
+    pub(in crate::gateway) fn forget_dead(&mut self, socket: SocketId) {
+        let dead = |straight: &Straight| {
+            straight.path.endpoint.socket == socket
+                && match straight.stage {
+                    Stage::Untried(sent) => sent == TRIES,
+                    Stage::Silent(sent) => sent >= SILENT_DEAD,
+                    Stage::Proven => false,
+                }
+        };
+        while let Some(place) = self.straight.iter().position(dead).filter(|place| self.carries != Some(*place)) {
+            self.remove(place);
+        }
+    }
+
+    /// Where the peer may be.
+    pub(in crate::gateway) fn remotes(&self) -> impl Iterator<Item = SocketAddr> {
+        self.straight.iter().map(|straight| straight.path.endpoint.remote)
     }
 
     /// Whether `endpoint` has answered a probe.

@@ -23,7 +23,7 @@ impl Two {
         let mut two = Self { home: World::new(), there: World::new() };
         assert!(two.home.transfer.share_namespace(FIRST));
         two.there.transfer.remove_namespace(FIRST);
-        two.there.transfer.add_mirror(THERE, PORT);
+        two.there.transfer.add_mirror(THERE, PORT, keys(7, PORT));
         two
     }
 

@@ -8,7 +8,7 @@ use crate::gateway::local::LocalAddress;
 use crate::seam::Moment;
 
 const START: Moment = Moment::from_nanos(1_000_000_000);
-const TRANSFER: &str = "192.0.2.1";
+const TRANSFER: &str = "192.0.2.1:8000";
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -23,7 +23,7 @@ fn local(address: &str) -> LocalAddress {
 }
 
 fn collect(candidates: &mut Candidates, local: &[LocalAddress], observed: &str) -> bool {
-    let observed = Some((at(observed), ip(TRANSFER)));
+    let observed = Some((at(observed), at(TRANSFER)));
     candidates.collect(&Sources { local, ports: (5000, 6000), observed, mapped: None })
 }
 
@@ -34,7 +34,7 @@ fn a_list_has_each_place_once_and_its_number_grows_with_news() {
     let sources = Sources {
         local: &addresses,
         ports: (5000, 6000),
-        observed: Some((at("198.51.100.3:5000"), ip(TRANSFER))),
+        observed: Some((at("198.51.100.3:5000"), at(TRANSFER))),
         mapped: Some(at("198.51.100.3:5000")),
     };
     assert!(candidates.collect(&sources));
@@ -60,10 +60,10 @@ fn a_nat_is_known_by_what_two_see() {
     let mut candidates = Candidates::default();
     collect(&mut candidates, &inside, "198.51.100.3:5000");
     assert_eq!(candidates.mapping(), Mapping::Unknown, "one who sees us knows nothing of others");
-    candidates.note_seen(START, at("198.51.100.3:5000"), ip("203.0.113.9"));
+    candidates.note_seen(START, at("198.51.100.3:5000"), at("203.0.113.9:0"));
     collect(&mut candidates, &inside, "198.51.100.3:5000");
     assert_eq!(candidates.mapping(), Mapping::EndpointIndependent);
-    assert!(candidates.note_seen(START, at("198.51.100.3:6111"), ip("203.0.113.10")));
+    assert!(candidates.note_seen(START, at("198.51.100.3:6111"), at("203.0.113.10:0")));
     collect(&mut candidates, &inside, "198.51.100.3:5000");
     assert_eq!(candidates.mapping(), Mapping::EndpointDependent);
     candidates.forget_seen();
@@ -72,14 +72,33 @@ fn a_nat_is_known_by_what_two_see() {
 }
 
 #[test]
+fn two_ports_of_the_transfer_tell_a_nat_that_maps_by_destination_and_of_others_no_more_than_they_know() {
+    let inside = [local("10.0.0.7")];
+    let mut candidates = Candidates::default();
+    let other_port = at("192.0.2.1:8001");
+    candidates.note_seen(START, at("198.51.100.3:5000"), other_port);
+    collect(&mut candidates, &inside, "198.51.100.3:5000");
+    assert_eq!(candidates.mapping(), Mapping::PortIndependent, "it may differ for other addresses");
+    candidates.note_seen(START, at("198.51.100.3:5000"), at("203.0.113.9:0"));
+    collect(&mut candidates, &inside, "198.51.100.3:5000");
+    assert_eq!(candidates.mapping(), Mapping::EndpointIndependent);
+    candidates.note_seen(START, at("198.51.100.3:5003"), other_port);
+    collect(&mut candidates, &inside, "198.51.100.3:5000");
+    assert_eq!(candidates.mapping(), Mapping::EndpointDependent);
+    candidates.forget_seen_by(other_port);
+    collect(&mut candidates, &inside, "198.51.100.3:5000");
+    assert_eq!(candidates.mapping(), Mapping::EndpointIndependent);
+}
+
+#[test]
 fn what_was_seen_is_bounded_and_forgotten() {
     let mut candidates = Candidates::default();
     for number in 1..=200 {
-        candidates.note_seen(START, at("198.51.100.3:5000"), IpAddr::from([203, 0, 113, number]));
+        candidates.note_seen(START, at("198.51.100.3:5000"), SocketAddr::from(([203, 0, 113, number], 0)));
     }
     assert!(candidates.seen.len() <= 8);
-    assert!(!candidates.note_seen(START, at("198.51.100.3:5000"), ip("203.0.113.200")), "no news");
-    candidates.note_seen(START + Duration::from_secs(301), at("198.51.100.3:5001"), ip("203.0.113.1"));
+    assert!(!candidates.note_seen(START, at("198.51.100.3:5000"), at("203.0.113.200:0")), "no news");
+    candidates.note_seen(START + Duration::from_secs(301), at("198.51.100.3:5001"), at("203.0.113.1:0"));
     assert_eq!(candidates.seen.len(), 1);
 }
 
