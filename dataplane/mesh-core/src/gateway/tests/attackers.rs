@@ -98,3 +98,27 @@ fn nobody_can_answer_for_a_place_that_was_asked_and_is_not_there() {
     assert!(peer.paths.knows(&victim), "it was tried");
     assert!(!peer.paths.has_proven(&victim), "it answered nothing");
 }
+
+#[test]
+fn a_question_shorter_than_its_answer_gets_none() {
+    let mut world = World::with_paths(&[1, 2]);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
+    let victim = SocketAddr::from(([203, 0, 113, 5], 500));
+    // What it says of itself there is asked once; then it is known there.
+    let frame = seal(&mut world, (1, 2), FrameType::Data, &[]);
+    send(&mut world, 2, victim, frame);
+    world.run(Duration::from_millis(5));
+    let mut probe = |message: Message, padded: bool| {
+        let body = if padded { message.to_padded_vec() } else { message.to_vec() };
+        let frame = seal(&mut world, (1, 2), FrameType::Control, &body);
+        let asked = frame.len();
+        world.capture = Some(Vec::new());
+        send(&mut world, 2, victim, frame);
+        let captured = world.capture.take().unwrap();
+        assert!(captured.iter().all(|one| one.bytes.len() <= asked), "{captured:?}");
+        captured.iter().filter(|one| one.to == victim).count()
+    };
+    let message = Message::PathProbe { seq: 1, sent: 1 };
+    assert_eq!((probe(message.clone(), true), probe(message, false)), (1, 0));
+    assert_eq!(world.gateways[&2].drops().get(DropReason::Unpadded), 1);
+}
