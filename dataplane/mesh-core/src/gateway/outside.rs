@@ -138,13 +138,15 @@ impl Gateway {
         let (session, hand) = keyring.opening(index).ok_or(DropReason::UnknownSession)?;
         let (head, body) = datagram.split_at_mut(HEADER_BYTES);
         let bytes = session.open(header.counter, head, body).map_err(refused)?;
+        let newest = session.newest() == header.counter + 1;
         peer.received_at = Some(now);
         peer.unanswered_since = None;
         peer.probing = None;
         let known = peer.paths.note_received(straight.as_ref());
         if straight.is_none() {
             self.relay.heard(now);
-        } else if !known && hand != Slot::Previous {
+        } else if !known && newest && hand != Slot::Previous {
+            // Older ones may have been kept, by somebody who now sends them on from elsewhere.
             self.stranger(now, id, from);
         }
         if hand == Slot::Next {

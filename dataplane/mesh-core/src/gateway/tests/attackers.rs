@@ -122,3 +122,55 @@ fn a_question_shorter_than_its_answer_gets_none() {
     assert_eq!((probe(message.clone(), true), probe(message, false)), (1, 0));
     assert_eq!(world.gateways[&2].drops().get(DropReason::Unpadded), 1);
 }
+
+#[test]
+fn a_peer_that_seems_to_be_everywhere_does_not_keep_another_from_being_followed() {
+    let mut world = World::with_paths(&[1, 2, 3]);
+    for pair in [(1, 2), (3, 2)] {
+        assert_eq!(pings(&mut world, pair, 20), 20);
+    }
+    let (old, new) = (address_of(1), SocketAddr::from(([10, 0, 0, 1], 61_000)));
+    world.translate = Box::new(move |datagram| {
+        if datagram.from == old {
+            datagram.from = new;
+        } else if datagram.to == new {
+            datagram.to = old;
+        } else if datagram.to == old {
+            datagram.to = SocketAddr::from(([10, 0, 0, 99], 9));
+        }
+    });
+    // Gateway 3 shows itself at a thousand places a second, all of the time; here is what that leaves to others.
+    let mut port = 1024;
+    for step in 0..500 {
+        for _ in 0..10 {
+            port += 1;
+            let frame = seal(&mut world, (3, 2), FrameType::Data, &[]);
+            send(&mut world, 2, SocketAddr::from(([198, 51, 100, 7], port)), frame);
+        }
+        if step % 10 == 0 {
+            world.inside(1, &ping(1, 2, 1));
+            world.inside(2, &ping(2, 1, 1));
+        }
+        world.run(Duration::from_millis(10));
+    }
+    let status = world.gateways[&2].status(world.now);
+    let peer = status.peers.iter().find(|peer| peer.ip4 == ip4(1)).unwrap();
+    assert_eq!((peer.path, peer.endpoint), (Some(PathKind::Direct), Some(new)));
+}
+
+#[test]
+fn frames_that_were_held_back_tell_nothing_of_where_a_peer_is() {
+    let mut world = World::with_paths(&[1, 2]);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
+    // Somebody between them keeps frames, and sends them on from places of its own when others have long come.
+    let kept: Vec<Vec<u8>> = (0..10).map(|_| seal(&mut world, (1, 2), FrameType::Data, &[])).collect();
+    assert_eq!(pings(&mut world, (1, 2), 5), 5);
+    world.capture = Some(Vec::new());
+    for (number, frame) in (0..).zip(kept) {
+        send(&mut world, 2, SocketAddr::from(([198, 51, 100, number], 7)), frame);
+    }
+    world.run(Duration::from_secs(1));
+    let led_astray =
+        |one: &&Datagram| one.from == address_of(2) && matches!(one.to.ip(), IpAddr::V4(ip) if ip.octets()[0] == 198);
+    assert_eq!(world.capture.as_ref().unwrap().iter().filter(led_astray).count(), 0);
+}
