@@ -494,6 +494,8 @@ impl Gateway {
             self.tell(Event::Impostor { ip4 });
             self.indexes.release(index);
             self.refuse_session(session, &source);
+            // It may be known for nothing but that claim.
+            self.schedule_peer(now, id);
             return;
         };
         if peer.key().is_none() {

@@ -174,3 +174,38 @@ fn frames_that_were_held_back_tell_nothing_of_where_a_peer_is() {
         |one: &&Datagram| one.from == address_of(2) && matches!(one.to.ip(), IpAddr::V4(ip) if ip.octets()[0] == 198);
     assert_eq!(world.capture.as_ref().unwrap().iter().filter(led_astray).count(), 0);
 }
+
+#[test]
+fn a_member_that_contradicts_itself_in_handshakes_leaves_nothing_behind() {
+    let mut world = World::with_paths(&[2]);
+    world.transfer = None;
+    world.run(Duration::from_secs(30));
+    // Gateway 9 claims many addresses, each with another start than its first message said.
+    for number in 0..20u8 {
+        let mut config = GatewayConfig { path: PathChoice::Auto, ..config(9, 1) };
+        config.ip4 = Ipv4Addr::new(172, 168, 7, number + 1);
+        world.insert(9, config);
+        let now = world.now;
+        let gateway = world.gateways.get_mut(&9).unwrap();
+        let id = gateway.peers.find_or_add(ip4(2), now).unwrap();
+        let endpoint = gateway.sockets().endpoint(address_of(2)).unwrap();
+        let key = *StaticKey::from_seed([2; 32]).public();
+        let claim = crate::gateway::peers::Claim { key, boot: 1, endpoint: Some(endpoint), at: now };
+        gateway.peers.get_mut(id).unwrap().claim(claim);
+        world.inside(9, &ping(9, 2, 1));
+        world.inside(9, &{
+            let mut packet = ping(9, 2, 1);
+            packet[12..16].copy_from_slice(&[172, 168, 7, number + 1]);
+            packet
+        });
+        // The first message is made; what follows says another start.
+        world.run(Duration::from_millis(2));
+        world.gateways.get_mut(&9).unwrap().boot = 2;
+        world.run(Duration::from_millis(500));
+        world.gateways.remove(&9);
+        world.run(Duration::from_secs(20));
+    }
+    assert!(world.gateways[&2].drops().get(DropReason::Impostor) >= 10, "they came as far");
+    world.run(Duration::from_secs(600));
+    assert_eq!(world.gateways[&2].peers.ids().len(), 0);
+}
