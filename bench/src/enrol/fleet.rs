@@ -246,7 +246,7 @@ impl Fleet {
             boot: rand::random(),
             keys: keys.clone(),
             name: String::new(),
-            sockets: Sockets { ipv4: Some(SocketId(client.socket.0)), ipv6: None, ports: (0, 0) },
+            sockets: Sockets { ipv4: Some(SocketId(client.socket.0)), ..Sockets::default() },
             outer_bytes: OuterSize::Assumed,
             path: PathChoice::Relay,
             pins: Vec::new(),
@@ -368,8 +368,12 @@ impl Fleet {
                 Event::Refused { reason, .. } => format!("is refused: {reason:?}"),
                 Event::TransferKeyChanged => "hears a transfer with another key".to_owned(),
                 Event::VersionMismatch { .. } => "hears a transfer that speaks other versions".to_owned(),
-                // It is asked again; patience ends elsewhere.
-                Event::TransferSilent { .. } | Event::TransferBack | Event::ResolveTransfer => continue,
+                // It is asked again; patience ends elsewhere. There is no socket for a stream.
+                Event::TransferSilent { .. }
+                | Event::TransferBack
+                | Event::ResolveTransfer
+                | Event::StreamWanted(_)
+                | Event::OverTcp { .. } => continue,
                 Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
                     continue;
                 }

@@ -124,7 +124,7 @@ impl Mesh {
                 boot: 1,
                 keys: keys(),
                 name: format!("gateway-{number}"),
-                sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0) },
+                sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
                 outer_bytes: OuterSize::Assumed,
                 path: PathChoice::Relay,
                 pins: Vec::new(),

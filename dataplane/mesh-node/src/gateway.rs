@@ -5,6 +5,7 @@ mod life;
 mod lines;
 mod report;
 mod sockets;
+mod tcp;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,6 +22,7 @@ use self::life::{Around, Life, Wake};
 use self::lines::{introduce, tell};
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
+use self::tcp::Tcp;
 use crate::beacons::SOCKETS_MAX;
 use crate::cli::Failure;
 use crate::config::GatewayOptions;
@@ -45,8 +47,9 @@ use crate::{clock, hex, imp, limits, log};
 /// How long the interface of a killed predecessor may stay.
 const TEARDOWN: Duration = Duration::from_secs(2);
 
-/// Sockets of a gateway: one for each family, and those for beacons, which are there twice while they are exchanged.
-const SOCKETS: u16 = 2 + 2 * SOCKETS_MAX as u16;
+/// Sockets of a gateway: one for each family, one for a bridge to TCP, and those for beacons, which are there twice while they are
+/// exchanged.
+const SOCKETS: u16 = 3 + 2 * SOCKETS_MAX as u16;
 
 /// Runs a gateway until it is told to stop.
 pub fn run(options: GatewayOptions) -> Result<(), Failure> {
@@ -61,7 +64,7 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
 }
 
 fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
-    limits::make_room(SOCKETS, 0)?;
+    limits::make_room(SOCKETS, 0, 0)?;
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
     let interfaces = list_without_overlap(options.ip, options.prefix)?;
@@ -183,6 +186,7 @@ impl Start {
         };
         let known = Around::new(outlet.outside(), &around);
         let addresses = known.addresses.clone();
+        let (tcp, stream) = Tcp::open();
         let (events, ended) = (wakes.clone(), wakes.clone());
         let mut lines = LineBudget::default();
         let plan = Plan {
@@ -190,7 +194,8 @@ impl Start {
             processor,
             make_engine: || E::make(SOCKETS),
             make_node: move |engine: &mut E| {
-                let sockets = sockets::add(engine, bound)?;
+                let mut sockets = sockets::add(engine, bound)?;
+                sockets.stream = stream.map(|socket| sockets::add_stream(engine, socket)).transpose()?;
                 engine.add_inside(device).context("the engine does not take the virtual interface")?;
                 let now = clock::now();
                 let mut gateway = Gateway::new(GatewayConfig { sockets, ..config }, now);
@@ -212,6 +217,8 @@ impl Start {
                         | Event::Refused { .. }
                         | Event::TransferSilent { .. }
                         | Event::TransferBack
+                        | Event::StreamWanted(_)
+                        | Event::OverTcp { .. }
                         | Event::TransferKeyChanged
                         | Event::VersionMismatch { .. } => _ = events.send(Wake::Event(event, key)),
                     }
@@ -233,6 +240,7 @@ impl Start {
             trans: options.trans.to_string(),
             outside: outlet.outside().clone(),
             sockets: outlet.shown(),
+            tcp: tcp.counts(),
             started,
             log,
         };
@@ -244,14 +252,17 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known, tcp);
         life.open_beacons(&around);
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);
             Flow::Stop
         });
+        let bridge = life.end();
         worker.join();
+        // What the data thread said last may go over TCP.
+        drop(bridge);
         if let Some(status) = status {
             status.end();
         }

@@ -3,6 +3,7 @@
 //! - [`engine`] is the seam to what moves datagrams, [`inside`] the virtual interface, [`select`] the choice among engines;
 //! - [`pump`] is the loop, [`worker`] a thread that runs it, [`mailbox`] how other threads reach it, [`helpers`] who does the
 //!   slow work;
+//! - [`stream`] carries frames over TCP where UDP does not pass;
 //! - [`cli`], [`config`], [`log`], [`state`], [`status`], [`signals`] and [`limits`] are what a program needs besides;
 //! - [`iface`] lists the machine's interfaces, [`outside`] and [`beacons`] bind a gateway's sockets to them, [`ports`] a
 //!   transfer's;
@@ -37,6 +38,7 @@ mod slow;
 pub mod spread;
 pub mod state;
 pub mod status;
+pub mod stream;
 pub mod transfer;
 pub mod worker;
 

@@ -5,16 +5,20 @@ use std::path::Path;
 use crate::config::CommonOptions;
 use crate::imp;
 use crate::state::StateDirectory;
+use crate::stream::listen::FILES_EACH;
 
 /// Descriptors beside the sockets of namespaces: rings, logs, status, helper pipes, and what libraries open.
 const FILES_BESIDE: u64 = 512;
 
-/// Makes room for the open sockets of `ports` ports, and `more` beside one for each. The error is one line that names the limit and
-/// the remedy.
-pub fn make_room(ports: u16, more: usize) -> anyhow::Result<()> {
+/// Makes room for the open sockets of `ports` ports, and `more` beside one for each; and, as far as there is any, for TCP on each
+/// port and `connections` by that. Returns for how many there is; the fallback is all that lacks where it is none. The error is one
+/// line that names the limit and the remedy.
+pub fn make_room(ports: u16, more: usize, connections: usize) -> anyhow::Result<usize> {
     let sockets = u64::from(ports) + more as u64;
     // Every socket twice: the engine may hold a copy of each while it registers them.
-    let wanted = 2 * sockets + FILES_BESIDE;
+    let without = 2 * sockets + FILES_BESIDE;
+    let listening = if connections == 0 { 0 } else { u64::from(ports) };
+    let wanted = without + listening + (connections * FILES_EACH) as u64;
     let reached = imp::raise_open_files(wanted)?;
     let least = sockets + FILES_BESIDE / 4;
     if reached < least {
@@ -23,7 +27,8 @@ pub fn make_room(ports: u16, more: usize) -> anyhow::Result<()> {
             "the limit of open files is {reached} and {ports} ports need {least}: raise it (ulimit -n {wanted}) or give {fewer}"
         );
     }
-    Ok(())
+    let left = usize::try_from(reached.saturating_sub(without + listening)).unwrap_or(usize::MAX);
+    Ok((left / FILES_EACH).min(connections))
 }
 
 /// Gives up what root may do and the programs never need. To be called while the process has one thread.
@@ -39,10 +44,14 @@ pub fn give_up_privileges(options: &CommonOptions) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::listen::CONNECTIONS_MAX;
 
     #[test]
     fn a_thousand_ports_have_room() {
-        make_room(1000, 0).unwrap();
-        assert!(imp::raise_open_files(0).unwrap() >= 1128);
+        let connections = make_room(1000, 0, CONNECTIONS_MAX).unwrap();
+        let reached = imp::raise_open_files(0).unwrap();
+        assert!(reached >= 1128);
+        assert!(reached < 2000 + 512 + 1000 + 2048 || connections == CONNECTIONS_MAX, "{connections} of {reached}");
+        assert_eq!(make_room(2, 0, 0).unwrap(), 0);
     }
 }

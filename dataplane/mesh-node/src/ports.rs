@@ -33,21 +33,31 @@ impl Busy {
     /// # Errors
     /// Anything but a busy port: no permission for a low one, no descriptors left.
     pub fn bind(&mut self) -> io::Result<Vec<(u16, UdpSocket)>> {
-        let mut bound = Vec::new();
+        let name = |port, error: io::Error| io::Error::new(error.kind(), format!("UDP port {port}: {error}"));
+        let (bound, refused) = self.bind_with(|port| bind(port).map_err(|error| name(port, error)));
+        refused.map_or(Ok(bound), Err)
+    }
+
+    /// The same by `bind`. What it says to a port that is not busy ends the round; those bound before that are bound.
+    pub fn bind_with<S>(&mut self, bind: impl Fn(u16) -> io::Result<S>) -> (Vec<(u16, S)>, Option<io::Error>) {
+        let (mut bound, mut refused) = (Vec::new(), None);
         for &port in &self.0 {
             match bind(port) {
                 Ok(socket) => bound.push((port, socket)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => return Err(io::Error::new(error.kind(), format!("UDP port {port}: {error}"))),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
             }
         }
         for (port, _) in &bound {
             self.0.remove(port);
         }
-        Ok(bound)
+        (bound, refused)
     }
 
-    /// Puts a port back that was bound but could not be used.
+    /// Adds a port to be bound, or puts one back that was bound but could not be used.
     pub fn put_back(&mut self, port: u16) {
         self.0.insert(port);
     }

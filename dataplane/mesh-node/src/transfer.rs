@@ -4,6 +4,8 @@
 //! 2. one data thread for each core makes its engine and takes its share of the ports (port number modulo cores);
 //! 3. the main thread waits: for the wish to stop, for a data thread that ended, for a busy port to become free.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::UdpSocket;
@@ -11,13 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow, bail};
 use mesh_core::seam::{Moment, SocketId};
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
-use mesh_core::transfer::{Counters, Event, NamespaceStatus, ShareStatus, Transfer, TransferConfig};
+use mesh_core::transfer::{Event, Transfer, TransferConfig};
 
+use self::report::{Report, Shown, serve_status};
 use crate::cli::Failure;
 use crate::config::TransferOptions;
 use crate::engine::portable::Portable;
@@ -34,12 +37,10 @@ use crate::select::{EngineKind, Make, Selection, select};
 use crate::signals::{Signals, Stopping};
 use crate::spread::{self, Neighbours, Spread};
 use crate::state::{StateDirectory, TransferIdentity};
-use crate::status::{CommonReport, CoreReport, NamespaceReport, SCHEMA, StatusServer, TransferReport, add, sum};
+use crate::status::StatusServer;
+use crate::stream::listen::{CONNECTIONS_MAX, Listening};
 use crate::worker::{Plan, Worker};
 use crate::{clock, hex, iface, imp, limits, log};
-
-/// How long the status waits for a data thread.
-const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a transfer until it is told to stop.
 pub fn run(options: TransferOptions) -> Result<(), Failure> {
@@ -58,7 +59,7 @@ fn begin(options: TransferOptions, started: Instant, stopping: Stopping, log: &L
     let more_threads = imp::processors().len().saturating_sub(1);
     let spread =
         (options.bind..=options.bind + (options.nums - 1)).filter(|&port| options.spread.contains(port)).count();
-    limits::make_room(options.nums, spread * more_threads)?;
+    let connections = limits::make_room(options.nums, spread * more_threads, CONNECTIONS_MAX)?;
     let (token, made) = match options.common.token.is_empty() {
         true => (SecretString::random(), true),
         false => (options.common.token.clone(), false),
@@ -75,7 +76,9 @@ fn begin(options: TransferOptions, started: Instant, stopping: Stopping, log: &L
     let selection = select(options.common.engine)?;
     let token = Token { text: token, made };
     let log = log.dropped_lines();
-    let start = Start { options, started, stopping, log, token, stretching, busy, bound, identity, selection };
+    let listening = listen(connections);
+    let start =
+        Start { options, started, stopping, log, token, stretching, busy, bound, listening, identity, selection };
     match start.selection.kind {
         #[cfg(target_os = "linux")]
         EngineKind::Uring => start.run::<Uring>(),
@@ -83,6 +86,18 @@ fn begin(options: TransferOptions, started: Instant, stopping: Stopping, log: &L
         EngineKind::Mmsg => start.run::<Mmsg>(),
         EngineKind::Portable => start.run::<Portable>(),
     }
+}
+
+/// Starts the thread for TCP; without it the transfer runs all the same.
+fn listen(connections: usize) -> Option<Listening> {
+    let started = match connections {
+        0 => Err(io::Error::other("the limit of open files leaves no room: raise it (ulimit -n)")),
+        _ => Listening::start(connections),
+    };
+    let warn = |error: &io::Error| {
+        announce_warning(format_args!("no TCP for gateways whose network lets no UDP pass: {error}"));
+    };
+    started.inspect_err(warn).ok()
 }
 
 fn bind(busy: &mut Busy) -> anyhow::Result<Vec<(u16, UdpSocket)>> {
@@ -110,6 +125,7 @@ struct Start {
     stretching: thread::JoinHandle<StretchedToken>,
     busy: Busy,
     bound: Vec<(u16, UdpSocket)>,
+    listening: Option<Listening>,
     identity: TransferIdentity,
     selection: Selection,
 }
@@ -122,7 +138,8 @@ enum Wake {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, stopping, log, token, stretching, mut busy, bound, identity, selection } = self;
+        let Self { options, started, stopping, log, token, stretching, mut busy, bound, .. } = self;
+        let Self { listening, identity, selection, .. } = self;
         let (wakes, woken) = mpsc::channel();
         let stop = wakes.clone();
         // The main thread hears it unless it has ended already.
@@ -179,8 +196,9 @@ impl Start {
         let local_address = iface::has_several_addresses(&iface::list().unwrap_or_default());
         let mailboxes: Vec<_> = workers.iter().map(|worker| worker.mailbox.clone()).collect();
         neighbours.introduce(mailboxes.clone());
-        let mut shares =
-            Shares { mailboxes, stretched, homes, spread: options.spread.clone(), local_address, bound: 0 };
+        let tcp = listening.as_ref().map(Listening::shown);
+        let spread = options.spread.clone();
+        let mut shares = Shares { mailboxes, stretched, homes, spread, local_address, bound: 0, listening };
         shares.hand_out(bound, &mut busy)?;
 
         let fingerprint = hex::encode(&shares.stretched.fingerprint());
@@ -200,6 +218,7 @@ impl Start {
             mailboxes: shares.mailboxes.clone(),
             helpers,
             shown: Arc::clone(&shown),
+            tcp,
             bind: options.bind,
             nums: options.nums,
             public: options.public.clone(),
@@ -212,6 +231,9 @@ impl Start {
         }
 
         let outcome = keep(&woken, &mut shares, &mut busy, started, &shown, greeting);
+        if let Some(listening) = shares.listening {
+            listening.end();
+        }
         for worker in &workers {
             worker.mailbox.send(|_, transfer: &mut Transfer, now| {
                 transfer.stop(now);
@@ -308,6 +330,8 @@ struct Shares<E: Make> {
     spread: Spread,
     local_address: bool,
     bound: usize,
+    /// TCP on the same ports.
+    listening: Option<Listening>,
 }
 
 impl<E: Make> Shares<E> {
@@ -315,7 +339,7 @@ impl<E: Make> Shares<E> {
     fn hand_out(&mut self, bound: Vec<(u16, UdpSocket)>, busy: &mut Busy) -> anyhow::Result<()> {
         let mut shares: BTreeMap<usize, Vec<(u16, UdpSocket, NamespaceKeys, bool)>> = BTreeMap::new();
         let mut mirrors: BTreeMap<u16, Vec<(usize, SocketId)>> = BTreeMap::new();
-        let count = bound.len();
+        let mut served: Vec<u16> = bound.iter().map(|(port, _)| *port).collect();
         for (port, socket) in bound {
             let keys = NamespaceKeys::derive(&self.stretched, port, None);
             let home = self.homes.of(port);
@@ -349,7 +373,7 @@ impl<E: Make> Shares<E> {
                 })
             })
             .collect();
-        self.bound += count;
+        self.bound += served.len();
         for answer in asked {
             for (port, error) in answer.recv().context("a data thread ended while it took its ports: see the log")? {
                 tracing::warn!(port, %error, "the engine does not take a port; it is tried again");
@@ -362,8 +386,12 @@ impl<E: Make> Shares<E> {
                     removed.recv().context("a data thread ended while it gave a port back: see the log")??;
                 }
                 busy.put_back(port);
+                served.retain(|served| *served != port);
                 self.bound -= 1;
             }
+        }
+        if let Some(listening) = &self.listening {
+            listening.open(served);
         }
         Ok(())
     }
@@ -401,12 +429,6 @@ impl<E: Make> Shares<E> {
         }
         Ok(places)
     }
-}
-
-/// What the main thread lets the status see.
-struct Shown {
-    bound: AtomicUsize,
-    busy: Mutex<Vec<String>>,
 }
 
 /// The first lines: what runs, how to compare tokens, how to join.
@@ -472,103 +494,4 @@ fn tell(event: &Event) {
             tracing::info!(namespace, ip = %ip4, ?name, %endpoint, reason = reason.name(), "refused");
         }
     }
-}
-
-/// What the status thread needs to answer.
-struct Report<E: Make> {
-    fingerprint: String,
-    key: String,
-    selection: Selection,
-    processors: Vec<Option<usize>>,
-    mailboxes: Vec<Mailbox<E, Transfer>>,
-    helpers: Helpers,
-    shown: Arc<Shown>,
-    bind: u16,
-    nums: u16,
-    public: String,
-    started: Instant,
-    log: DroppedLines,
-}
-
-impl<E: Make> Report<E> {
-    fn make(&self) -> TransferReport {
-        let ask = |mailbox: &Mailbox<E, Transfer>| {
-            mailbox.ask(|engine, transfer, now| {
-                (engine.name(), engine.offloads(), engine.counters(), transfer.status(now), transfer.shares())
-            })
-        };
-        let asked: Vec<_> = self.mailboxes.iter().map(ask).collect();
-        let (mut cores, mut namespaces, mut drops) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut engine, mut offloads): (_, Vec<&'static str>) = ("", Vec::new());
-        let mut mirrored = Vec::new();
-        let (mut counters, mut handshakes_pending, mut control_sessions) = (Counters::default(), 0, 0);
-        for (core, answer) in asked.iter().enumerate() {
-            // A data thread that is this late is shown by its absence.
-            let Ok((name, used, counted, status, shares)) = answer.recv_timeout(STATUS_PATIENCE) else { continue };
-            engine = name;
-            // One core may have no socket: what any of them uses is in use.
-            offloads.extend(used.into_iter().filter(|name| !offloads.contains(name)).collect::<Vec<_>>());
-            cores.push(CoreReport { core, processor: self.processors[core], counters: counted });
-            namespaces.extend(status.namespaces);
-            mirrored.extend(shares);
-            add(&mut counters, &status.counters);
-            handshakes_pending += status.handshakes_pending;
-            control_sessions += status.control_sessions;
-            drops.push(serde_json::to_value(&status.drops).unwrap_or_default());
-        }
-        add_shares(&mut namespaces, &mirrored);
-        let mut namespaces: Vec<_> = namespaces.into_iter().map(NamespaceReport::from).collect();
-        namespaces.sort_by_key(|namespace: &NamespaceReport| namespace.namespace);
-        TransferReport {
-            common: CommonReport {
-                schema: SCHEMA,
-                program: "transfer",
-                version: env!("CARGO_PKG_VERSION"),
-                pid: std::process::id(),
-                engine,
-                engine_reason: self.selection.reason.clone(),
-                offloads,
-                fingerprint: self.fingerprint.clone(),
-                public_key: self.key.clone(),
-                uptime_seconds: self.started.elapsed().as_secs(),
-                jobs_refused: self.helpers.refused(),
-                log_lines_dropped: self.log.count(),
-                cores,
-            },
-            bind: self.bind,
-            nums: self.nums,
-            public: self.public.clone(),
-            ports_bound: self.shown.bound.load(Ordering::Relaxed),
-            ports_busy: self.shown.busy.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            counters,
-            handshakes_pending,
-            control_sessions,
-            drops: sum(drops),
-            namespaces,
-        }
-    }
-}
-
-/// Adds what mirrors forwarded to what the homes did.
-fn add_shares(namespaces: &mut [NamespaceStatus], shares: &[ShareStatus]) {
-    for share in shares {
-        let same = |namespace: &&mut NamespaceStatus| namespace.namespace == share.namespace;
-        let Some(namespace) = namespaces.iter_mut().find(same) else { continue };
-        namespace.datagrams_forwarded += share.datagrams_forwarded;
-        namespace.bytes_forwarded += share.bytes_forwarded;
-        for &(slot, datagrams, bytes) in &share.members {
-            if let Some(member) = namespace.members.iter_mut().find(|member| member.slot == slot) {
-                member.datagrams_forwarded += datagrams;
-                member.bytes_forwarded += bytes;
-            }
-        }
-    }
-}
-
-/// Serves the status; without it the transfer runs all the same.
-fn serve_status<E: Make>(name: &str, report: Report<E>) -> Option<StatusServer> {
-    let served = StatusServer::start(name, move || {
-        serde_json::to_string(&report.make()).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    });
-    served.inspect_err(|error| tracing::info!(%error, "the status verb will not find this program")).ok()
 }

@@ -21,7 +21,8 @@
 //! | 6 | [`RegisterAgain`](notice::RegisterAgain), unsealed hint | `notice.rs` |
 //! | 7 | [`ErrorReply`](notice::ErrorReply), unsealed hint | `notice.rs` |
 //!
-//! Types 0 to 5 start with a [`route`] header. A relay checks it and forwards the datagram untouched.
+//! Types 0 to 5 start with a [`route`] header. A relay checks it and forwards the datagram untouched. Where UDP does not pass,
+//! the same frames go over TCP, see [`stream`].
 //!
 //! Nobody is answered with more bytes than it sent: an init is [padded](handshake) to the longest response, and every request
 //! to its [longest answer](message::Message::to_padded_vec). Who answers measures, and sends nothing longer.
@@ -36,6 +37,7 @@ pub mod message;
 pub mod notice;
 pub mod route;
 pub mod sealed;
+pub mod stream;
 
 mod read;
 

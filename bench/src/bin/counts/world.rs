@@ -63,7 +63,7 @@ pub(crate) fn gateway_config(number: u8, keys: NamespaceKeys) -> GatewayConfig {
         boot: 1,
         keys,
         name: format!("gateway-{number}"),
-        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0) },
+        sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
         outer_bytes: OuterSize::Assumed,
         path: PathChoice::Relay,
         pins: Vec::new(),

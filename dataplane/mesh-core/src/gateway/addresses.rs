@@ -19,6 +19,9 @@ pub struct Sockets {
     pub ipv6: Option<SocketId>,
     /// Their ports; 0 where there is no socket, or nobody is to be told of it.
     pub ports: (u16, u16),
+    /// Bound to a loopback address, for the bridge to a transfer that is reached over TCP and for nothing else; `None`: the
+    /// transfer is reached over UDP only.
+    pub stream: Option<SocketId>,
 }
 
 impl Sockets {
@@ -49,13 +52,17 @@ impl Gateway {
 
     /// Other sockets serve from now on: those before were closed, because the interface they were tied to is another. What is known of
     /// the transfer and what waits to be sent moves to the socket of its family; what waits for a family that has none is dropped.
-    /// The transfer is asked for a sign of life at once.
+    /// The transfer is asked for a sign of life at once. The socket for a stream concerns no interface, and stays.
     pub fn set_sockets(&mut self, now: Moment, sockets: Sockets) {
+        let sockets = Sockets { stream: self.sockets.stream, ..sockets };
         let before = std::mem::replace(&mut self.sockets, sockets);
         if let Some(control) = &mut self.relay.control {
             sockets.adopt(&before, &mut control.endpoint);
         }
         if let Some(endpoint) = self.relay.attempt.as_mut().and_then(|attempt| attempt.endpoint_mut()) {
+            sockets.adopt(&before, endpoint);
+        }
+        for endpoint in self.relay.fallback.beside_mut().into_iter().flatten() {
             sockets.adopt(&before, endpoint);
         }
         self.outbox.retain_mut(|outgoing| match outgoing {

@@ -22,7 +22,7 @@ pub enum Event {
     Registered {
         /// The transfer's address.
         transfer: SocketAddr,
-        /// Where it sees us.
+        /// Where it sees us. Over TCP that is a loopback address of its own machine, and nobody can reach us there.
         observed: SocketAddr,
         /// Our place in its table.
         slot: Slot,
@@ -45,6 +45,16 @@ pub enum Event {
     },
     /// It answers again.
     TransferBack,
+    /// UDP to the transfer gets no answer, or does again: connect a bridge over TCP and call [`super::Gateway::set_stream`], or take
+    /// it down. Said only where there is a socket for it.
+    StreamWanted(bool),
+    /// The registration goes over TCP now, or over UDP again.
+    OverTcp {
+        /// The transfer's address.
+        transfer: SocketAddr,
+        /// Which of the two.
+        over_tcp: bool,
+    },
     /// Its static key is not the one that was pinned: nothing is done with it. Told once until it answers with the right one.
     TransferKeyChanged,
     /// It, or something in its place, speaks other versions of the wire. Told once until it answers.

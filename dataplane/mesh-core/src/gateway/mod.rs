@@ -5,8 +5,8 @@
 //!
 //! 1. `inside.rs`: a packet from the virtual interface is checked, and sealed into the slab, or waits for a session;
 //! 2. `outside.rs`: a train from the network is opened in place, and inner packets are delivered;
-//! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `told.rs` and
-//!    `learn.rs`: what it says of us and of peers;
+//! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `stream.rs`: the same
+//!    over TCP where UDP gets no answer; `told.rs` and `learn.rs`: what it says of us and of peers;
 //! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
 //! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each;
 //! 6. `paths/`: how they are reached; `beacons.rs`: who is on our own network.
@@ -35,6 +35,7 @@ mod peers;
 mod register;
 mod relay;
 mod status;
+mod stream;
 mod tend;
 mod timers;
 mod told;
@@ -52,7 +53,8 @@ pub use self::local::{
     BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
 };
 pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus};
-pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
+pub use self::status::{CandidateStatus, NatMapping, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus};
+pub use self::stream::Stream;
 
 use self::answers::Answers;
 use self::callers::Callers;
@@ -214,7 +216,7 @@ impl Gateway {
             outer: outer_bytes,
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds, path, pins),
-            relay: Relay::new(now, pinned_transfer_key),
+            relay: Relay::new(now, pinned_transfer_key, sockets.stream),
             answers: Answers::default(),
             callers: Callers::default(),
             joiner: halves::Joiner::default(),
@@ -247,6 +249,12 @@ impl Gateway {
     /// With none, those known before stay.
     pub fn set_transfer(&mut self, now: Moment, addresses: &[SocketAddr]) {
         self.relay_set_addresses(now, addresses);
+    }
+
+    /// The bridge that [`Event::StreamWanted`] asked for is connected, or not any more. Each call stands for a connection of its own,
+    /// also where the addresses are those of the one before. Without a bridge being wanted nothing happens.
+    pub fn set_stream(&mut self, now: Moment, stream: Option<Stream>) {
+        self.stream_changed(now, stream);
     }
 
     /// What the program should know or do, oldest first.

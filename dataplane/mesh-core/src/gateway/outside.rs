@@ -58,6 +58,9 @@ impl Gateway {
         }
         let stride = stride.max(1);
         let beacons_alone = self.is_for_beacons(from.socket);
+        if self.sockets.stream == Some(from.socket) && self.relay.check_bridge(&from).is_err() {
+            return self.drops.count_many(DropReason::UnknownEndpoint, train.len().div_ceil(stride) as u64);
+        }
         for (number, datagram) in train.chunks_mut(stride).enumerate() {
             let opened = match frame::classify(datagram[0]) {
                 FirstByte::Frame(frame) if beacons_alone && frame != FrameType::Beacon => {

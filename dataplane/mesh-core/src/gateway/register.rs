@@ -6,10 +6,11 @@ use mesh_wire::cookie::CookieReply;
 use mesh_wire::handshake::{self as wire, Final, Init, Response};
 use mesh_wire::route::{Destination, Route, Slot};
 
+use super::addresses::same;
 use super::handshake::{RETRANSMIT_FIRST, RETRANSMIT_MOST, chosen, failure, job_id};
 use super::indexes::Owner;
-use super::outside::is_from;
 use super::relay::{Control, REGISTER_INTERVAL};
+use super::stream::HEAD_START;
 use super::timers::backoff;
 use super::{Event, Gateway, Outgoing};
 use crate::drops::DropReason;
@@ -36,6 +37,8 @@ pub(super) struct Attempt {
     /// How often the message at hand was sent.
     tries: u32,
     pub(super) next_at: Moment,
+    /// When message 1 goes over the stream too; `None`: there is no stream, or message 1 is answered.
+    pub(super) stream_at: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,11 @@ pub(super) enum AttemptStage {
 }
 
 impl Attempt {
+    /// When there is something to do for it.
+    pub(super) fn next_timeout(&self) -> Moment {
+        self.stream_at.map_or(self.next_at, |at| at.min(self.next_at))
+    }
+
     /// The address that answered.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         match &self.stage {
@@ -77,11 +85,17 @@ impl Gateway {
             }
             return;
         };
+        if attempt.stream_at.is_some_and(|at| at <= now) {
+            self.send_init_over_stream(now);
+            return self.tend_attempt(now);
+        }
         if attempt.next_at > now {
             return;
         }
         if now.since(attempt.since) >= ATTEMPT_TIME {
             self.drop_attempt();
+            // Whatever there is at the other end of the stream, it does not answer.
+            self.renew_stream(now, ATTEMPT_TIME);
             self.begin_attempt(now);
             return;
         }
@@ -115,7 +129,8 @@ impl Gateway {
         let hello = self.next_hello();
         self.jobs.push_back(Job::initiator_start(job_id(index), params, hello));
         let next_at = now + RETRANSMIT_MOST;
-        self.relay.attempt = Some(Attempt { index, stage: AttemptStage::Starting, since: now, tries: 0, next_at });
+        let stage = AttemptStage::Starting;
+        self.relay.attempt = Some(Attempt { index, stage, since: now, tries: 0, next_at, stream_at: None });
     }
 
     pub(super) fn drop_attempt(&mut self) {
@@ -140,15 +155,20 @@ impl Gateway {
         let control = Control { index, established: *established, endpoint, decided: 0, counted: 0 };
         if let Some(old) = self.relay.control.replace(control) {
             self.indexes.release(old.index);
+            if !same(&old.endpoint, &endpoint) {
+                self.relay.leave(now, old.endpoint);
+            }
         }
+        self.stream_took_over(now);
     }
 
     /// Sends message 1 to the address whose turn it is.
     fn send_init(&mut self, now: Moment) {
         let (turn, addresses) = (self.relay.turn, self.relay.addresses.len());
-        let source = self.relay.place().map_or(Slot::NONE, |(_, slot)| slot);
         let Some(attempt) = &mut self.relay.attempt else { return };
-        let AttemptStage::Waiting { noise, asked, .. } = &mut attempt.stage else { return };
+        if !matches!(attempt.stage, AttemptStage::Waiting { .. }) {
+            return;
+        }
         let first_round = usize::try_from(attempt.tries).is_ok_and(|tries| tries + 1 < addresses);
         attempt.next_at = now + if first_round { NEXT_ADDRESS_INTERVAL } else { INIT_INTERVAL };
         attempt.tries += 1;
@@ -156,14 +176,37 @@ impl Gateway {
             return;
         }
         let Some(to) = self.sockets.endpoint(self.relay.addresses[turn % addresses]) else { return };
+        self.relay.turn = turn.wrapping_add(1);
+        self.relay.fallback.udp_asked(now, addresses);
+        self.emit_init(to);
+    }
+
+    /// Sends message 1 over the stream. It is the same message: what answers first is taken.
+    fn send_init_over_stream(&mut self, now: Moment) {
+        let to = self.relay.fallback.endpoint();
+        let Some(attempt) = &mut self.relay.attempt else { return };
+        let to = to.filter(|_| matches!(attempt.stage, AttemptStage::Waiting { .. }));
+        attempt.stream_at = to.map(|_| now + INIT_INTERVAL);
+        if let Some(to) = to {
+            self.emit_init(to);
+        }
+    }
+
+    fn emit_init(&mut self, to: Endpoint) {
+        let source = self.relay.place().map_or(Slot::NONE, |(_, slot)| slot);
+        let over_stream = self.relay.fallback.carries(&to);
+        let cookie = if over_stream { &self.relay.fallback.cookie } else { &self.relay.cookie };
+        let Some(Attempt { index, stage: AttemptStage::Waiting { noise, asked, .. }, .. }) = &mut self.relay.attempt
+        else {
+            return;
+        };
         let route = Route { destination: Destination::RECEIVER, source };
         let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
-        let mac2 = |bytes: &[u8]| self.relay.cookie.as_ref().map_or([0; 16], |cookie| mac::mac2(cookie, bytes));
-        let bytes = Init::emit(&route, attempt.index, wire::Kind::GatewayToTransfer, noise, mac1, mac2);
+        let mac2 = |bytes: &[u8]| cookie.as_ref().map_or([0; 16], |cookie| mac::mac2(cookie, bytes));
+        let bytes = Init::emit(&route, *index, wire::Kind::GatewayToTransfer, noise, mac1, mac2);
         if let Ok(init) = Init::parse(&bytes) {
             *asked = init.mac1;
         }
-        self.relay.turn = turn.wrapping_add(1);
         self.push(Outgoing::Send { bytes: bytes.to_vec(), to });
     }
 
@@ -196,8 +239,17 @@ impl Gateway {
         let cookie = Cookie::open(&self.keys, reply.nonce, asked, &reply.sealed).ok_or(DropReason::NotAuthentic)?;
         *cookies += 1;
         // More than one to each address is a transfer that does not take its own: that is left to the timer.
-        let at_once = usize::try_from(*cookies).is_ok_and(|cookies| cookies <= self.relay.addresses.len());
+        let ways = self.relay.addresses.len() + usize::from(self.relay.fallback.endpoint().is_some());
+        let at_once = usize::try_from(*cookies).is_ok_and(|cookies| cookies <= ways);
+        if self.relay.fallback.carries(from) {
+            self.relay.fallback.cookie = Some(cookie);
+            if at_once {
+                self.send_init_over_stream(now);
+            }
+            return Ok(());
+        }
         self.relay.cookie = Some(cookie);
+        self.relay.fallback.udp_answered();
         let asked_at = self.relay.addresses.iter().position(|address| *address == from.remote);
         if at_once && let Some(at) = asked_at {
             self.relay.turn = at;
@@ -213,13 +265,10 @@ impl Gateway {
         from: &Endpoint,
         response: &Response<'_>,
     ) -> Result<(), DropReason> {
-        if !self.relay.addresses.contains(&from.remote) {
-            return Err(DropReason::UnknownEndpoint);
-        }
-        let endpoint = self.sockets.endpoint(from.remote).ok_or(DropReason::UnknownEndpoint)?;
-        if !is_from(from, Some(&endpoint)) {
-            return Err(DropReason::UnknownEndpoint);
-        }
+        let by_udp = self.relay.addresses.contains(&from.remote).then(|| self.sockets.endpoint(from.remote)).flatten();
+        let may_be = [by_udp, self.relay.fallback.endpoint()];
+        let endpoint = may_be.into_iter().flatten().find(|endpoint| same(from, endpoint));
+        let endpoint = endpoint.ok_or(DropReason::UnknownEndpoint)?;
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
@@ -232,7 +281,10 @@ impl Gateway {
         let stage = std::mem::replace(&mut attempt.stage, AttemptStage::Starting);
         let AttemptStage::Waiting { initiator, noise, .. } = stage else { return Err(DropReason::Duplicate) };
         attempt.stage = AttemptStage::Finishing { noise, remote_index: response.sender_index, endpoint };
-        attempt.next_at = now + RETRANSMIT_MOST;
+        (attempt.next_at, attempt.stream_at) = (now + RETRANSMIT_MOST, None);
+        if !self.relay.fallback.carries(&endpoint) {
+            self.relay.fallback.udp_answered();
+        }
         let (job, noise) = (job_id(attempt.index), response.noise.to_vec());
         self.jobs.push_back(Job::initiator_finish(job, initiator, noise, register, self.relay.pinned));
         Ok(())
@@ -244,6 +296,7 @@ impl Gateway {
         match outcome {
             Outcome::InitiatorStarted { noise, initiator } => {
                 attempt.stage = AttemptStage::Waiting { initiator, noise, asked: [0; 16], cookies: 0 };
+                attempt.stream_at = self.relay.fallback.endpoint().map(|_| now + HEAD_START);
                 self.send_init(now);
             }
             Outcome::InitiatorFinished(finished) => self.transfer_answered(now, finished),

@@ -10,16 +10,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_wire::message::{Message, RefusedReason, Target};
 use mesh_wire::notice::{ErrorReason, ErrorReply, RegisterAgain};
-use mesh_wire::route::{Destination, Route, Slot};
+use mesh_wire::route::Slot;
 use rand::Rng;
 
 use super::outside::is_from;
 use super::paths::Path;
 use super::peers::Peer;
 use super::register::{Attempt, AttemptStage};
-use super::{Event, Gateway, Outgoing, control};
+use super::stream::Fallback;
+use super::{Event, Gateway};
 use crate::drops::DropReason;
-use crate::seam::{Endpoint, Moment};
+use crate::seam::{Endpoint, Moment, SocketId};
 use crate::session::PublicKey;
 use crate::session::keyring::Established;
 use crate::session::mac::Cookie;
@@ -65,6 +66,7 @@ pub(super) struct Control {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registration {
     pub(super) since: Moment,
+    /// Where the transfer sees us. Over TCP it is an address on the transfer's own machine: nobody else can reach us there.
     pub(super) observed: SocketAddr,
 }
 
@@ -80,6 +82,8 @@ pub(super) struct Keepalives {
     pub(super) hint_after: Moment,
     /// How long the last answer took.
     pub(super) took: Duration,
+    /// The same; none before the first.
+    pub(super) measured: Option<Duration>,
     /// Last word of any kind on the session.
     pub(super) said_at: Moment,
 }
@@ -95,7 +99,9 @@ pub(super) struct Relay {
     pub(super) attempt: Option<Attempt>,
     /// When the next handshake begins, if one is wanted.
     pub(super) attempt_at: Option<Moment>,
+    /// Good over UDP.
     pub(super) cookie: Option<Cookie>,
+    pub(super) fallback: Fallback,
     pub(super) registration: Option<Registration>,
     /// Whether there ever was one.
     pub(super) ever: bool,
@@ -122,7 +128,8 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(now: Moment, pinned: Option<PublicKey>) -> Self {
+    /// `stream` is the socket by which a bridge to TCP is reached.
+    pub(super) fn new(now: Moment, pinned: Option<PublicKey>, stream: Option<SocketId>) -> Self {
         Self {
             addresses: Vec::new(),
             turn: 0,
@@ -131,6 +138,7 @@ impl Relay {
             attempt: None,
             attempt_at: Some(now + QUIET_TIME),
             cookie: None,
+            fallback: Fallback::new(now, stream),
             registration: None,
             ever: false,
             refused: None,
@@ -148,6 +156,7 @@ impl Relay {
                 hinted: false,
                 hint_after: now,
                 took: ANSWER_MOST,
+                measured: None,
                 said_at: now,
             },
             heard_at: now,
@@ -197,12 +206,18 @@ impl Relay {
     pub(super) fn check_source(&self, from: &Endpoint) -> Result<(), DropReason> {
         let control = self.control.as_ref().map(|control| &control.endpoint);
         let attempt = self.attempt.as_ref().and_then(Attempt::endpoint);
-        if is_from(from, control) || is_from(from, attempt) { Ok(()) } else { Err(DropReason::UnknownEndpoint) }
+        if is_from(from, control) || is_from(from, attempt) {
+            return Ok(());
+        }
+        let beside = self.fallback.beside();
+        if beside.iter().any(|beside| is_from(from, *beside)) { Ok(()) } else { Err(DropReason::UnknownEndpoint) }
     }
 
     /// Whether `from` is an address at which the transfer may be.
     pub(super) fn is_candidate(&self, from: &Endpoint) -> bool {
-        self.check_source(from).is_ok() || self.addresses.contains(&from.remote)
+        self.check_source(from).is_ok()
+            || self.addresses.contains(&from.remote)
+            || is_from(from, self.fallback.endpoint().as_ref())
     }
 
     /// Something authentic came from the transfer, or through it.
@@ -222,6 +237,7 @@ impl Relay {
     /// The transfer took this long for an answer.
     pub(super) fn answered_within(&mut self, took: Duration) {
         self.keepalives.took = took;
+        self.keepalives.measured = Some(took);
     }
 
     fn answer_time(&self) -> Duration {
@@ -231,7 +247,8 @@ impl Relay {
     /// When a keepalive is due, or overdue.
     fn keepalive_at(&self) -> Option<Moment> {
         self.registration?;
-        if self.attempt.is_some() {
+        // Where the registration is about to be, another word goes each second anyhow.
+        if self.attempt.is_some() || self.fallback.told_at().is_some() {
             return None;
         }
         if let Some(sent) = self.keepalives.sent_at {
@@ -256,10 +273,14 @@ impl Relay {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Moment> {
-        let attempt = self.attempt.as_ref().map(|attempt| attempt.next_at);
+        let attempt = self.attempt.as_ref().map(Attempt::next_timeout);
         let begin = if self.attempt.is_none() { self.attempt_at } else { None };
         let told = if self.silence_told { None } else { self.silent_since.map(|since| since + SILENCE_TOLD) };
-        [attempt, begin, self.register_at, self.keepalive_at(), self.rekey_at(), told].into_iter().flatten().min()
+        let stream = self.stream_timeout();
+        [attempt, begin, self.register_at, self.keepalive_at(), self.rekey_at(), told, stream]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -307,6 +328,7 @@ impl Gateway {
             return;
         }
         self.tend_attempt(now);
+        self.tend_stream(now);
         if self.relay.keepalive_at().is_some_and(|at| at <= now) {
             self.keepalive_due(now);
         }
@@ -340,13 +362,20 @@ impl Gateway {
     }
 
     fn keepalive_due(&mut self, now: Moment) {
+        let over_stream = self.relay.is_over_stream();
         let keepalives = &mut self.relay.keepalives;
-        if keepalives.sent_at.take().is_some() {
+        if let Some(sent) = keepalives.sent_at.take() {
             keepalives.misses += 1;
             let most = if keepalives.hinted { MISSES_HINTED } else { MISSES };
             let misses = keepalives.misses;
             self.relay.silent_since.get_or_insert(now);
+            if !over_stream {
+                self.relay.fallback.udp_unanswered(sent);
+            }
             if misses >= most {
+                if over_stream {
+                    self.renew_stream(now, Duration::ZERO);
+                }
                 self.relay.attempt_at = Some(now);
                 self.tend_attempt(now);
                 return;
@@ -410,13 +439,10 @@ impl Gateway {
 
     /// Seals a message for the transfer, if there is a session.
     pub(super) fn send_to_transfer(&mut self, now: Moment, message: &Message) {
-        let source = self.relay.slot.unwrap_or(Slot::NONE);
-        let Some(control) = &mut self.relay.control else { return };
-        let route = Route { destination: Destination::RECEIVER, source };
-        let to = control.endpoint;
-        let Some(bytes) = control::seal(&mut control.established, route, message) else { return };
-        self.relay.keepalives.said_at = now;
-        self.push(Outgoing::Send { bytes, to });
+        let to = self.relay.fallback.told_at().or(self.relay.control.as_ref().map(|control| control.endpoint));
+        if to.is_some_and(|to| self.seal_for_transfer(message, to)) {
+            self.relay.keepalives.said_at = now;
+        }
     }
 
     /// Asks the transfer who holds an address or a slot.

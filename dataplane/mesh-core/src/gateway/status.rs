@@ -1,7 +1,9 @@
 //! What a gateway says of itself: the schema of `gateway status --json`, as far as the state machine knows it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use mesh_wire::message::{CandidateKind, Mapping};
 use serde::Serialize;
 
 use super::Gateway;
@@ -28,6 +30,8 @@ pub struct Status {
     pub outer_bytes: u16,
     /// Its transfer.
     pub transfer: TransferStatus,
+    /// The network around it.
+    pub network: NetworkStatus,
     /// Peers that are known, in order of their addresses.
     pub peers: Vec<PeerStatus>,
     /// Inner packets that wait for a session.
@@ -59,9 +63,11 @@ pub enum TransferState {
 pub struct TransferStatus {
     /// How we stand with it.
     pub state: TransferState,
-    /// Its address, once it answered.
+    /// Its address, once it answered; nothing while a connection over TCP is made anew.
     pub endpoint: Option<SocketAddr>,
-    /// Where it sees us.
+    /// Whether it is reached over TCP, as UDP gets no answer.
+    pub over_tcp: bool,
+    /// Where it sees us; nothing over TCP, where it sees an address of its own machine.
     pub observed: Option<SocketAddr>,
     /// Our slot in its table.
     pub slot: Option<u32>,
@@ -73,6 +79,40 @@ pub struct TransferStatus {
     pub cipher: Option<&'static str>,
     /// For how long it has not answered, in seconds.
     pub silent_seconds: Option<u64>,
+    /// How long its last answer took, in microseconds.
+    pub rtt_micros: Option<u64>,
+}
+
+/// The network around a gateway, as far as it is known.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkStatus {
+    /// Its own addresses outside, most preferred first.
+    pub local: Vec<IpAddr>,
+    /// How its NAT maps, by what others see (RFC 4787, section 4.1); there may be none.
+    pub mapping: NatMapping,
+    /// Where peers are told that it may be reached.
+    pub candidates: Vec<CandidateStatus>,
+}
+
+/// How a NAT chooses the outside port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatMapping {
+    /// Too few have seen us to tell.
+    Unknown,
+    /// The same for all, or there is no NAT.
+    EndpointIndependent,
+    /// Another one for each destination.
+    EndpointDependent,
+}
+
+/// A place where a gateway may be reached.
+#[derive(Clone, Debug, Serialize)]
+pub struct CandidateStatus {
+    /// How it is known: `host`, `observed` by the transfer, `mapped` by the router, or `seen` by peers.
+    pub kind: &'static str,
+    /// Where it is.
+    pub endpoint: SocketAddr,
 }
 
 /// One peer.
@@ -98,8 +138,8 @@ pub struct PeerStatus {
     pub handshake_seconds: Option<u64>,
     /// Time since it was heard, in seconds.
     pub heard_seconds: Option<u64>,
-    /// Smoothed round-trip time of that path, in milliseconds, where it was measured.
-    pub rtt_ms: Option<f64>,
+    /// Smoothed round-trip time of that path, in microseconds, where it was measured.
+    pub rtt_micros: Option<u64>,
     /// All paths that are known.
     pub paths: Vec<PathStatus>,
     /// Inner packets received.
@@ -112,6 +152,10 @@ pub struct PeerStatus {
     pub bytes_out: u64,
     /// Inner packets that wait for a session.
     pub packets_waiting: usize,
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The first 24 bits of a key.
@@ -133,6 +177,7 @@ impl Gateway {
             inside_mtu: self.outer.inside_mtu(),
             outer_bytes: self.outer.bytes(),
             transfer: self.transfer_status(now),
+            network: self.network_status(),
             peers,
             packets_waiting: self.peers.queued,
             halves_lost: self.joiner.lost(),
@@ -144,6 +189,27 @@ impl Gateway {
     /// Datagrams and packets dropped so far, by reason.
     pub fn drops(&self) -> &Drops {
         &self.drops
+    }
+
+    fn network_status(&self) -> NetworkStatus {
+        let kind = |kind: CandidateKind| match kind {
+            CandidateKind::Host => "host",
+            CandidateKind::Observed => "observed",
+            CandidateKind::Mapped => "mapped",
+            CandidateKind::Seen => "seen",
+        };
+        let candidates = self.candidates.list().iter();
+        NetworkStatus {
+            local: self.local.iter().map(|local| local.address).collect(),
+            mapping: match self.candidates.mapping() {
+                Mapping::Unknown => NatMapping::Unknown,
+                Mapping::EndpointIndependent => NatMapping::EndpointIndependent,
+                Mapping::EndpointDependent => NatMapping::EndpointDependent,
+            },
+            candidates: candidates
+                .map(|candidate| CandidateStatus { kind: kind(candidate.kind), endpoint: candidate.endpoint })
+                .collect(),
+        }
     }
 
     fn transfer_status(&self, now: Moment) -> TransferStatus {
@@ -161,13 +227,15 @@ impl Gateway {
         let control = relay.control.as_ref();
         TransferStatus {
             state,
-            endpoint: control.map(|control| control.endpoint.remote),
-            observed: registration.map(|registration| registration.observed),
+            endpoint: control.and_then(|control| relay.shown(&control.endpoint)),
+            over_tcp: relay.is_over_stream(),
+            observed: registration.filter(|_| !relay.is_over_stream()).map(|registration| registration.observed),
             slot: relay.place().map(|(_, slot)| slot.index),
             registered_seconds: registration.map(|registration| now.since(registration.since).as_secs()),
             key: relay.pinned().as_ref().map(short),
             cipher: control.map(|control| control.established.cipher().name()),
             silent_seconds: relay.silent_since.map(|since| now.since(since).as_secs()),
+            rtt_micros: relay.keepalives.measured.map(micros),
         }
     }
 
@@ -182,11 +250,11 @@ impl Gateway {
             verified: peer.record.is_some(),
             connected: session.is_some(),
             path: path.map(|path| path.kind),
-            endpoint: path.map(|path| path.endpoint.remote),
+            endpoint: path.and_then(|path| self.relay.shown(&path.endpoint)),
             cipher: session.map(|session| session.cipher().name()),
             handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
-            rtt_ms: peer.paths.measured().round_trip().map(|time| time.as_secs_f64() * 1e3),
+            rtt_micros: peer.paths.measured().round_trip().map(micros),
             paths: peer.paths.status(relayed.as_ref()),
             packets_in: peer.traffic.packets_in,
             bytes_in: peer.traffic.bytes_in,

@@ -14,4 +14,6 @@ mod recordings;
 mod registering;
 mod sessions;
 mod sockets;
+mod streams;
+mod tcp;
 mod world;

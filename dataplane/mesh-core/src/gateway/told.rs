@@ -23,6 +23,8 @@ impl Gateway {
         counter: u64,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
+        let by_udp = self.relay.is_udp_beside_stream(from);
+        let from_beside = by_udp || self.relay.was_at(from);
         let control = self.relay.control.as_mut().filter(|control| control.index == index);
         let (established, endpoint, fresh) = match (control, &mut self.relay.attempt) {
             (Some(control), _) => (&mut control.established, control.endpoint, false),
@@ -32,7 +34,8 @@ impl Gateway {
             ) if *own == index => (&mut **established, *endpoint, true),
             _ => return Err(DropReason::UnknownSession),
         };
-        if !is_from(from, Some(&endpoint)) {
+        let at_home = is_from(from, Some(&endpoint));
+        if !at_home && (fresh || !from_beside) {
             return Err(DropReason::WrongEndpoint);
         }
         let (head, body) = datagram.split_at_mut(HEADER_BYTES);
@@ -42,9 +45,16 @@ impl Gateway {
         if fresh {
             // The transfer has the keys: this session it is from here on.
             self.adopt_attempt(now);
+        } else if by_udp && !self.heard_by_udp(now, from, &message)? {
+            return Ok(());
         }
         self.relay.heard(now);
-        self.handle_transfer_message(now, counter, message)
+        if !self.relay.fallback.carries(from) {
+            self.relay.fallback.udp_answered();
+        }
+        let taken = self.handle_transfer_message(now, counter, message);
+        self.end_stream();
+        taken
     }
 
     fn handle_transfer_message(&mut self, now: Moment, counter: u64, message: Message) -> Result<(), DropReason> {
@@ -129,7 +139,7 @@ impl Gateway {
 
     fn registered(&mut self, now: Moment, slot: Slot, observed: SocketAddr, boot: u64, change: u32) {
         let Some(control) = &self.relay.control else { return };
-        let transfer = control.endpoint.remote;
+        let transfer = self.relay.shown(&control.endpoint).unwrap_or(control.endpoint.remote);
         let news = self.relay.registration.is_none() || self.relay.slot != Some(slot) || self.relay.boot != Some(boot);
         let first = !self.relay.ever;
         if news || self.relay.change != change {
@@ -187,7 +197,8 @@ impl Gateway {
         if let Some(sent) = keepalives.sent_at
             && keepalives.seq == seq
         {
-            keepalives.took = now.since(sent);
+            let took = now.since(sent);
+            (keepalives.took, keepalives.measured) = (took, Some(took));
         }
         self.life_shown();
         self.relay.silent_since = None;
@@ -200,10 +211,11 @@ impl Gateway {
             self.drop_attempt();
         }
         self.relay.attempt_at = None;
-        if let Some(registration) = &mut self.relay.registration {
-            registration.observed = observed;
+        if let Some(registration) = &mut self.relay.registration
+            && std::mem::replace(&mut registration.observed, observed) != observed
+        {
+            self.collect_candidates(now);
         }
-        self.collect_candidates(now);
         if self.relay.boot != Some(boot) {
             self.relay.attempt_at = Some(now);
         } else if self.relay.change != change {

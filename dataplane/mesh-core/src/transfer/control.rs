@@ -134,7 +134,7 @@ impl Transfer {
                     Err(DropReason::WrongEndpoint)
                 };
             };
-            return self.move_member(id, slot, from, proven.keepalive);
+            return self.move_member(now, id, slot, from, proven.keepalive);
         }
         if !newest || !serves {
             return Err(DropReason::WrongEndpoint);
@@ -168,12 +168,16 @@ impl Transfer {
     /// A member proved itself at another address.
     fn move_member(
         &mut self,
+        now: Moment,
         id: LinkId,
         slot: Slot,
         to: Endpoint,
         keepalive: Option<(u32, usize)>,
     ) -> Result<(), DropReason> {
         let space = self.spaces.get_mut(to.socket).ok_or(DropReason::UnknownSocket)?;
+        if let Some(before) = space.slots.endpoint_of(slot).filter(|before| before.remote != to.remote) {
+            self.moves.note(now, slot, &before);
+        }
         space.link_is_at(id.index, to);
         space.slots.move_to(slot, to);
         let member = space.member_at(slot).ok_or(DropReason::UnknownSession)?;

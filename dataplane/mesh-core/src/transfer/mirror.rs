@@ -136,7 +136,7 @@ impl Transfer {
         let datagram = &mut handed.datagram[..];
         let Some(space) = self.spaces.get_mut(socket) else { return self.drops.count(DropReason::UnknownSocket) };
         // What the mirror did not know yet, this table may.
-        if let Verdict::Forward { source, to } = forward::judge(datagram, &from, &space.slots)
+        if let Verdict::Forward { source, to } = self.moves.judge(now, datagram, &from, &space.slots)
             && let Some(to) = space.slots.endpoint(to)
         {
             let Some(slab) = slab.append(datagram) else { return self.drops.count(DropReason::NoRoom) };

@@ -50,6 +50,7 @@ mod links;
 mod lookups;
 mod members;
 mod mirror;
+mod moves;
 mod namespace;
 mod registry;
 mod slots;
@@ -71,6 +72,7 @@ use handshake::Handshakes;
 use limits::{Bucket, NoticeLimit};
 use links::LinkId;
 use mirror::Mirror;
+use moves::Moves;
 use namespace::Namespace;
 use spaces::Spaces;
 use tickets::TicketOffice;
@@ -126,6 +128,7 @@ pub struct Transfer {
     /// What waits to be handed to the home of its namespace.
     handed: VecDeque<Handed>,
     handshakes: Handshakes,
+    moves: Moves,
     cookies: CookieJar,
     tickets: TicketOffice,
     timers: Timers,
@@ -163,6 +166,7 @@ impl Transfer {
             changes_pending: Arc::default(),
             handed: VecDeque::new(),
             handshakes: Handshakes::default(),
+            moves: Moves::default(),
             cookies: CookieJar::new(*rng.secret(), now),
             tickets,
             timers: Timers::default(),
@@ -190,6 +194,7 @@ impl Transfer {
     /// Forgets a namespace and all its members. What still arrives on the socket is dropped.
     pub fn remove_namespace(&mut self, socket: SocketId) {
         self.forget_handshakes_of(socket);
+        self.moves.forget_all(socket);
         if let Some(mirror) = self.mirrors.get_mut(usize::from(socket.0)) {
             *mirror = None;
         }
@@ -243,6 +248,7 @@ impl Transfer {
         self.shared.clear();
         self.handed.clear();
         self.handshakes = Handshakes::default();
+        self.moves = Moves::default();
         self.timers.clear();
         self.jobs.clear();
         self.out.clear();
@@ -268,7 +274,7 @@ impl Transfer {
                 debug_assert!(at == 0, "no datagram ends its namespace");
                 return self.receive_mirrored(from, arrival, train, reply.actions);
             };
-            match forward::judge(&train[at..end], &from, &space.slots) {
+            match self.moves.judge(now, &train[at..end], &from, &space.slots) {
                 Verdict::Forward { source, to } => {
                     let Some(to) = space.slots.endpoint(to) else { return };
                     end = forward::run_end(train, at, stride);

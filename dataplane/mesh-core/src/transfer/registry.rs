@@ -121,6 +121,9 @@ impl Transfer {
         let Some(space) = self.spaces.get_mut(socket) else { return };
         let slot = if next_start { space.slots.renew(slot).unwrap_or(slot) } else { slot };
         space.slots.move_to(slot, endpoint);
+        if !next_start && old_endpoint.remote != endpoint.remote {
+            self.moves.note(now, slot, &old_endpoint);
+        }
         if claim.ip4 != old_ip4 {
             space.members.give_address(slot.index, claim.ip4);
         }
@@ -319,6 +322,7 @@ impl Transfer {
         space.slots.free(slot);
         space.challenges.remove(&index);
         let rival = space.rivals.remove(&index);
+        self.moves.forget(socket, index);
         let (namespace, ip4, key) = (space.number, member.ip4(), *member.key());
         self.event(Event::Left { namespace, ip4, name: member.name.as_str().to_owned(), reason });
         if !tell {

@@ -14,6 +14,7 @@ use mesh_core::session::PublicKey;
 use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
 use super::sockets::{Exchanged, Outlet};
+use super::tcp::Tcp;
 use crate::config::GatewayOptions;
 use crate::iface::candidates::local_addresses;
 use crate::iface::watch::{DefaultRoute, Snapshot};
@@ -50,6 +51,9 @@ pub(super) struct Life<'a, E: Make> {
     outlet: Outlet,
     around: Around,
     beacons: BeaconSockets,
+    tcp: Tcp,
+    /// Whether the registration goes over TCP.
+    over_tcp: bool,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it is to be asked once more: the network is another than when it was asked.
@@ -72,7 +76,9 @@ impl<'a, E: Make> Life<'a, E> {
         wakes: mpsc::Sender<Wake>,
         outlet: Outlet,
         around: Around,
+        tcp: Tcp,
     ) -> Self {
+        tcp.target().set_places(outlet.places());
         Self {
             options,
             state,
@@ -81,6 +87,8 @@ impl<'a, E: Make> Life<'a, E> {
             outlet,
             around,
             beacons: BeaconSockets::default(),
+            tcp,
+            over_tcp: false,
             resolving: false,
             resolve_again: false,
             unresolved: false,
@@ -95,7 +103,11 @@ impl<'a, E: Make> Life<'a, E> {
         self.beacons.look(self.outlet.outside(), snapshot, self.mailbox);
     }
 
-    pub(super) fn keep(mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
+    /// Goes on until the program is to end.
+    ///
+    /// # Errors
+    /// It cannot go on.
+    pub(super) fn keep(&mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
         loop {
             match woken.recv().context("the data thread is gone: see the log")? {
                 Wake::Stop => return Ok(()),
@@ -110,9 +122,15 @@ impl<'a, E: Make> Life<'a, E> {
                     if self.outlet.exchanged(outcome) {
                         self.look();
                     }
+                    self.tcp.target().set_places(self.outlet.places());
                 }
             }
         }
+    }
+
+    /// Ends it, and gives back what has to outlive the data thread.
+    pub(super) fn end(self) -> Tcp {
+        self.tcp
     }
 
     /// Looks whether the interfaces ask for other sockets.
@@ -176,6 +194,7 @@ impl<'a, E: Make> Life<'a, E> {
                     Outside::Routed => self.tell_route(&addresses),
                     Outside::Interface { name, .. } => prefer_reachable(&mut addresses, name),
                 }
+                self.tcp.target().set_addresses(&addresses);
                 self.mailbox.send(move |_, gateway: &mut Gateway, now| {
                     gateway.set_transfer(now, &addresses);
                     Flow::Continue
@@ -223,7 +242,9 @@ impl<'a, E: Make> Life<'a, E> {
             }
             Event::Registered { transfer, observed, first, .. } => {
                 (self.cause_told, self.silence_due) = (false, None);
-                let line = format!("registered with {trans} ({transfer}) as {}, seen at {observed}", self.options.ip);
+                // Over TCP it sees an address of its own machine.
+                let way = if self.over_tcp { "over TCP".into() } else { format!("seen at {observed}") };
+                let line = format!("registered with {trans} ({transfer}) as {}, {way}", self.options.ip);
                 if first {
                     announce(line)
                 } else {
@@ -257,6 +278,17 @@ impl<'a, E: Make> Life<'a, E> {
                 (self.cause_told, self.silence_due) = (false, None);
                 announce(format_args!("{trans} answers"));
             }
+            Event::StreamWanted(wanted) => self.tcp.wanted(wanted, self.mailbox),
+            Event::OverTcp { transfer, over_tcp } => {
+                self.over_tcp = over_tcp;
+                if over_tcp {
+                    announce(format_args!(
+                        "UDP to {trans} gets no answer: going over TCP to {transfer}; UDP is tried again every 20 s"
+                    ));
+                } else {
+                    announce(format_args!("UDP to {trans} ({transfer}) works: TCP is left"));
+                }
+            }
             Event::TransferKeyChanged => {
                 self.cause_told = true;
                 announce_warning(other_key(self.options, &self.state.pin_path(trans)));
@@ -279,7 +311,7 @@ impl<'a, E: Make> Life<'a, E> {
         self.silence_due = None;
         if !self.cause_told {
             announce_warning(format_args!(
-                "no answer from {}: wrong token, wrong port or UDP blocked; silence tells no more. It is tried again each second",
+                "no answer from {}: wrong token, wrong port, or UDP and TCP blocked; silence tells no more. It is tried again each second",
                 self.options.trans
             ));
         }

@@ -59,6 +59,8 @@ pub(super) fn tell(event: &Event) {
         | Event::Refused { .. }
         | Event::TransferSilent { .. }
         | Event::TransferBack
+        | Event::StreamWanted(_)
+        | Event::OverTcp { .. }
         | Event::TransferKeyChanged
         | Event::VersionMismatch { .. } => {}
     }

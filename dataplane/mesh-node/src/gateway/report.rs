@@ -1,6 +1,6 @@
 //! What a running gateway says of itself.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,6 +13,7 @@ use crate::log::DroppedLines;
 use crate::mailbox::Mailbox;
 use crate::select::{Make, Selection};
 use crate::status::{CommonReport, CoreReport, GatewayReport, SCHEMA, StatusServer};
+use crate::stream::Counts;
 
 /// How long the status waits for the data thread.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +30,8 @@ pub(super) struct Report<E: Make> {
     pub(super) trans: String,
     pub(super) outside: Outside,
     pub(super) sockets: Shown,
+    /// What bridges over TCP did.
+    pub(super) tcp: Arc<Counts>,
     pub(super) started: Instant,
     pub(super) log: DroppedLines,
 }
@@ -62,6 +65,7 @@ impl<E: Make> Report<E> {
             outside: self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             tied: self.outside != Outside::Routed,
             route,
+            tcp: self.tcp.report(),
             gateway,
         })
     }

@@ -1,12 +1,12 @@
 //! The outside sockets of a running gateway: given to the engine, and exchanged for others when they are tied to an interface that
 //! was made anew, or when the address that was asked for comes or goes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use mesh_core::gateway::{Gateway, Sockets};
-use mesh_core::seam::Moment;
+use mesh_core::seam::{Moment, SocketId};
 
 use crate::iface::{Interface, Outside};
 use crate::log::announce_warning;
@@ -63,6 +63,11 @@ impl Outlet {
 
     pub(super) fn outside(&self) -> &Outside {
         &self.outside
+    }
+
+    /// Where there are sockets.
+    pub(super) fn places(&self) -> Places {
+        self.settled
     }
 
     pub(super) fn shown(&self) -> Shown {
@@ -128,6 +133,13 @@ pub(super) fn add<E: Make>(engine: &mut E, bound: Bound) -> anyhow::Result<Socke
         }
     }
     Ok(ids)
+}
+
+/// Gives the engine the socket for a bridge to TCP.
+pub(super) fn add_stream<E: Make>(engine: &mut E, socket: UdpSocket) -> anyhow::Result<SocketId> {
+    let id = engine.add_socket(socket, false).context("the engine does not take the socket for TCP")?;
+    engine.note_buffers(id);
+    Ok(id)
 }
 
 /// Closes the sockets there are, and binds others to the same port. They cannot be there both at once: one of them may be bound to an

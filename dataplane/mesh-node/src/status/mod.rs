@@ -25,9 +25,11 @@ use serde_json::Value;
 pub use server::StatusServer;
 
 use crate::cli::flags::Program;
-use crate::cli::{Failure, StatusQuery};
+use crate::cli::{Failure, StatusQuery, View};
 use crate::engine::EngineCounters;
 use crate::iface::Route;
+use crate::stream::StreamReport;
+use crate::stream::listen::ListenReport;
 
 /// Version of the documents.
 pub const SCHEMA: u32 = 1;
@@ -91,6 +93,8 @@ pub struct TransferReport {
     pub ports_bound: usize,
     /// Ports that something else holds, as ranges: `8003`, `8010-8012`.
     pub ports_busy: Vec<String>,
+    /// TCP on the same ports, for gateways without UDP.
+    pub tcp: ListenReport,
     /// What was done since the start, summed over the cores.
     pub counters: Counters,
     /// Handshakes under way, or finished less than five seconds ago.
@@ -125,6 +129,8 @@ pub struct MemberReport {
     pub name: String,
     /// The address it is reached at.
     pub endpoint: Option<SocketAddr>,
+    /// Whether that is the other end of a TCP connection.
+    pub over_tcp: bool,
     /// Its slot.
     pub slot: u32,
     /// Seconds it has held its address, earlier starts of the transfer included.
@@ -157,7 +163,8 @@ impl From<MemberStatus> for MemberReport {
             datagrams_forwarded,
             bytes_forwarded,
         } = status;
-        Self { ip4, name, endpoint, slot, age_seconds, heard_seconds, datagrams_forwarded, bytes_forwarded }
+        let over_tcp = false;
+        Self { ip4, name, endpoint, over_tcp, slot, age_seconds, heard_seconds, datagrams_forwarded, bytes_forwarded }
     }
 }
 
@@ -177,6 +184,8 @@ pub struct GatewayReport {
     pub tied: bool,
     /// What datagrams to the transfer leave by; `None` while no address of it is known.
     pub route: Option<Route>,
+    /// What was carried over TCP.
+    pub tcp: StreamReport,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,
@@ -259,12 +268,20 @@ fn once(query: &StatusQuery) -> Result<String, Failure> {
             anyhow::anyhow!("no running {name}{which} answers: start it, or ask as the user that runs it").into()
         );
     }
-    let texts = documents.iter().map(|document| match (query.json, query.program) {
-        (true, _) => format!("{document}\n"),
-        (false, Program::Transfer) => render::transfer(document),
-        (false, Program::Gateway) => render::gateway(document),
+    let texts = documents.iter().map(|document| match (query.json, query.program, query.view) {
+        (true, _, View::Status) => format!("{document}\n"),
+        (true, _, View::Netcheck) => format!("{}\n", netcheck(document)),
+        (false, Program::Transfer, _) => render::transfer(document),
+        (false, Program::Gateway, View::Status) => render::gateway(document),
+        (false, Program::Gateway, View::Netcheck) => render::netcheck(document),
     });
     Ok(texts.collect::<Vec<_>>().join(if query.json { "" } else { "\n" }))
+}
+
+/// What of a gateway's document concerns the network around it.
+fn netcheck(document: &Value) -> Value {
+    let fields = ["schema", "program", "ip4", "interface", "outside", "trans", "transfer", "network"];
+    fields.into_iter().map(|name| (name.to_owned(), document[name].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[cfg(test)]

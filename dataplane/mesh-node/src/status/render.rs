@@ -73,7 +73,7 @@ fn seconds(value: &Value) -> String {
 }
 
 fn milliseconds(value: &Value) -> String {
-    value.as_f64().map_or_else(|| cell(value), |milliseconds| format!("{milliseconds:.1} ms"))
+    value.as_u64().map_or_else(|| cell(value), |micros| format!("{}.{} ms", micros / 1000, micros % 1000 / 100))
 }
 
 /// How many of one thing for each of another; nothing where there was none, or it is not counted.
@@ -163,6 +163,28 @@ fn tail(document: &Value) -> String {
     text
 }
 
+/// What a transfer does over TCP.
+fn over_tcp(tcp: &Value) -> String {
+    if tcp.is_null() {
+        return String::new();
+    }
+    let count = |name: &str| tcp[name].as_u64().unwrap_or(0);
+    let mut text = format!("  TCP: {} ports, {} connections", count("ports_bound"), count("connections"));
+    for name in ["refused", "unanswered", "malformed"] {
+        if count(name) > 0 {
+            let _ = write!(text, ", {} {name}", count(name));
+        }
+    }
+    if count("frames_in") + count("frames_out") + count("dropped") > 0 {
+        let (frames_in, out, dropped) = (count("frames_in"), count("frames_out"), count("dropped"));
+        let _ = write!(text, "; frames {frames_in} in, {out} out, {dropped} dropped");
+    }
+    if tcp["ports_busy"].as_array().is_some_and(|busy| !busy.is_empty()) {
+        let _ = write!(text, "; in use by others: {}", cell(&tcp["ports_busy"]));
+    }
+    text + "\n"
+}
+
 /// A [`super::TransferReport`].
 pub(super) fn transfer(document: &Value) -> String {
     let bind = document["bind"].as_u64().unwrap_or_default();
@@ -172,6 +194,7 @@ pub(super) fn transfer(document: &Value) -> String {
     if document["ports_busy"].as_array().is_some_and(|busy| !busy.is_empty()) {
         let _ = writeln!(text, "  in use by others: {}", cell(&document["ports_busy"]));
     }
+    text += &over_tcp(&document["tcp"]);
     let mut rows = Vec::new();
     for namespace in document["namespaces"].as_array().into_iter().flatten() {
         for member in namespace["members"].as_array().into_iter().flatten() {
@@ -179,7 +202,7 @@ pub(super) fn transfer(document: &Value) -> String {
                 cell(&namespace["namespace"]),
                 cell(&member["ip4"]),
                 cell(&member["name"]),
-                cell(&member["endpoint"]),
+                cell(&member["endpoint"]) + if member["over_tcp"] == true { " (TCP)" } else { "" },
                 seconds(&member["age_seconds"]),
                 seconds(&member["heard_seconds"]),
                 cell(&member["datagrams_forwarded"]),
@@ -200,6 +223,39 @@ fn transfer_state(transfer: &Value) -> String {
     }
 }
 
+/// The network around a gateway: what of its report concerns that.
+pub(super) fn netcheck(document: &Value) -> String {
+    let (transfer, network) = (&document["transfer"], &document["network"]);
+    let mapping = match network["mapping"].as_str() {
+        Some("endpoint_independent") => "the same outside port for every destination (or no NAT)",
+        Some("endpoint_dependent") => "another outside port for each destination",
+        _ => "unknown: too few have seen this gateway",
+    };
+    let mut text = format!(
+        "{} on {}\n  addresses   {}\n  NAT mapping {mapping}\n",
+        cell(&document["ip4"]),
+        cell(&document["interface"]),
+        cell(&network["local"]),
+    );
+    let way = if transfer["over_tcp"] == true { "TCP" } else { "UDP" };
+    let row = vec![
+        cell(&document["trans"]),
+        cell(&transfer["endpoint"]),
+        transfer_state(transfer),
+        way.to_owned(),
+        milliseconds(&transfer["rtt_micros"]),
+        cell(&transfer["observed"]),
+    ];
+    text += &format!("\n{}", table(&["transfer", "address", "state", "over", "rtt", "sees us at"], vec![row]));
+    let candidates = network["candidates"].as_array().into_iter().flatten();
+    let rows: Vec<_> = candidates.map(|one| vec![cell(&one["endpoint"]), cell(&one["kind"])]).collect();
+    text += &match rows.is_empty() {
+        true => "\n  nowhere to be reached but by the transfer\n".to_owned(),
+        false => format!("\n{}", table(&["reachable at, perhaps", "known by"], rows)),
+    };
+    text
+}
+
 /// A [`super::GatewayReport`].
 pub(super) fn gateway(document: &Value) -> String {
     let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));
@@ -212,15 +268,20 @@ pub(super) fn gateway(document: &Value) -> String {
         let by = if document["tied"] == true { "by" } else { "by the route via" };
         format!(", {by} {} ({})", cell(&route["interface"]), cell(&route["address"]))
     };
+    // Over TCP it sees nothing that would mean anything here.
+    let way = match transfer["over_tcp"].as_bool() {
+        Some(true) => " over TCP".to_owned(),
+        Some(false) | None => format!(", seen at {}", cell(&transfer["observed"])),
+    };
     let _ = writeln!(
         text,
-        "  sending from {}{}\n  transfer {}: {} at {}, seen at {}",
+        "  sending from {}{}\n  transfer {}: {} at {}{}",
         cell(&document["outside"]),
         by,
         cell(&document["trans"]),
         transfer_state(transfer),
         cell(&transfer["endpoint"]),
-        cell(&transfer["observed"]),
+        way,
     );
     let rows: Vec<Vec<String>> = document["peers"]
         .as_array()
@@ -232,7 +293,7 @@ pub(super) fn gateway(document: &Value) -> String {
                 cell(&peer["name"]),
                 cell(&peer["path"]),
                 cell(&peer["endpoint"]),
-                milliseconds(&peer["rtt_ms"]),
+                milliseconds(&peer["rtt_micros"]),
                 cell(&peer["cipher"]),
                 cell(&peer["verified"]),
                 seconds(&peer["handshake_seconds"]),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::drops::{DropReason, Drops};
-use mesh_core::gateway::{PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus};
+use mesh_core::gateway::{
+    CandidateStatus, NatMapping, NetworkStatus, PathKind, PathStatus, PeerStatus, Status, TransferState, TransferStatus,
+};
 
 use super::*;
 
@@ -18,6 +20,18 @@ fn full_transfer() -> TransferReport {
         public: "you.domain.com".into(),
         ports_bound: 997,
         ports_busy: vec!["8003".into(), "8010-8011".into()],
+        tcp: ListenReport {
+            ports_bound: 996,
+            ports_busy: vec!["8003-8004".into(), "8010-8011".into()],
+            streams: StreamReport {
+                connections: 2,
+                accepted: 7,
+                refused: 1,
+                unanswered: 3,
+                malformed: 1,
+                ..streams([41_207, 9_271_575], [80_122, 99_351_280], 12)
+            },
+        },
         counters: Counters {
             datagrams_forwarded: 1_204_511,
             bytes_forwarded: 1_493_593_640,
@@ -39,6 +53,7 @@ fn full_transfer() -> TransferReport {
                 ip4: Ipv4Addr::new(172, 168, 3, 1),
                 name: "office".into(),
                 endpoint: Some("198.51.100.7:41641".parse().unwrap()),
+                over_tcp: false,
                 slot: 0,
                 age_seconds: 7311,
                 heard_seconds: 4,
@@ -57,6 +72,11 @@ fn bare_transfer() -> TransferReport {
     report
 }
 
+fn streams(came: [u64; 2], left: [u64; 2], dropped: u64) -> StreamReport {
+    let ([frames_in, bytes_in], [frames_out, bytes_out]) = (came, left);
+    StreamReport { frames_in, bytes_in, frames_out, bytes_out, dropped, ..StreamReport::default() }
+}
+
 fn full_gateway() -> GatewayReport {
     GatewayReport {
         common: common("gateway", "portable", "as asked", 9),
@@ -65,6 +85,7 @@ fn full_gateway() -> GatewayReport {
         outside: vec!["0.0.0.0:62641".parse().unwrap(), "[::]:62641".parse().unwrap()],
         tied: false,
         route: Some(Route { interface: Some("wlan0".into()), address: "192.168.1.7".parse().unwrap() }),
+        tcp: StreamReport { accepted: 1, ..streams([80_122, 99_351_280], [41_207, 9_271_575], 4) },
         gateway: Status {
             ip4: Ipv4Addr::new(172, 168, 3, 1),
             ip6: "fd5e:2b8c:11d0::aca8:301".parse().unwrap(),
@@ -76,12 +97,19 @@ fn full_gateway() -> GatewayReport {
             transfer: TransferStatus {
                 state: TransferState::Registered,
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
+                over_tcp: false,
                 observed: Some("198.51.100.7:41641".parse().unwrap()),
                 slot: Some(0),
                 registered_seconds: Some(7311),
                 key: Some("d41a77".into()),
                 cipher: Some("AES-256-GCM"),
                 silent_seconds: Some(2),
+                rtt_micros: Some(23_450),
+            },
+            network: NetworkStatus {
+                local: vec!["192.168.1.7".parse().unwrap()],
+                mapping: NatMapping::EndpointIndependent,
+                candidates: vec![CandidateStatus { kind: "observed", endpoint: "198.51.100.7:41641".parse().unwrap() }],
             },
             peers: vec![PeerStatus {
                 ip4: Ipv4Addr::new(172, 168, 3, 2),
@@ -94,15 +122,15 @@ fn full_gateway() -> GatewayReport {
                 cipher: Some("AES-256-GCM"),
                 handshake_seconds: Some(41),
                 heard_seconds: Some(0),
-                rtt_ms: Some(12.34),
+                rtt_micros: Some(12_340),
                 paths: vec![PathStatus {
                     kind: PathKind::Direct,
                     endpoint: Some("198.51.100.9:41641".parse().unwrap()),
                     active: false,
                     proven: true,
-                    rtt_ms: Some(56.78),
-                    jitter_ms: 0.5,
-                    loss: 0.25,
+                    rtt_micros: Some(56_780),
+                    jitter_micros: 500,
+                    loss_permille: 250,
                 }],
                 packets_in: 401_504,
                 bytes_in: 497_864_960,
@@ -130,13 +158,24 @@ fn bare_gateway() -> GatewayReport {
     report.common.cores[0].processor = None;
     report.route = None;
     report.tied = true;
-    let TransferStatus { state: _, endpoint, observed, slot, registered_seconds, key, cipher, silent_seconds } =
-        &mut report.gateway.transfer;
+    let TransferStatus {
+        state: _,
+        endpoint,
+        over_tcp: _,
+        observed,
+        slot,
+        registered_seconds,
+        key,
+        cipher,
+        silent_seconds,
+        rtt_micros,
+    } = &mut report.gateway.transfer;
     (*endpoint, *observed, *slot, *registered_seconds) = (None, None, None, None);
-    (*key, *cipher, *silent_seconds) = (None, None, None);
+    (*key, *cipher, *silent_seconds, *rtt_micros) = (None, None, None, None);
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
-    (peer.handshake_seconds, peer.heard_seconds) = (None, None);
+    (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);
+    (peer.paths[0].endpoint, peer.paths[0].rtt_micros) = (None, None);
     report
 }
 
@@ -311,13 +350,33 @@ fn the_tables_show_what_there_is() {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
     let shown = render::transfer(&serde_json::to_value(full_transfer()).unwrap());
-    for expect in ["172.168.3.1  office  198.51.100.7:41641", "in use by others: 8003, 8010-8011"] {
+    for expect in [
+        "172.168.3.1  office  198.51.100.7:41641",
+        "in use by others: 8003, 8010-8011",
+        "TCP: 996 ports, 2 connections, 1 refused, 3 unanswered, 1 malformed; frames 41207 in, 80122 out, 12 dropped; in use by \
+         others: 8003-8004, 8010-8011",
+    ] {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
     // As STATUS.md has it: both tables of the data threads, to the letter.
     let (_, example) = section("As tables").split_once("```text\n").expect("an example");
     let example = example.split("```").next().unwrap();
     assert!(shown.contains(example), "{example} is not in {shown}");
+}
+
+#[test]
+fn tcp_is_shown_where_it_is_used() {
+    let mut report = full_gateway();
+    (report.gateway.transfer.over_tcp, report.gateway.transfer.observed) = (true, None);
+    let shown = render::gateway(&serde_json::to_value(report).unwrap());
+    assert!(shown.contains("registered at 203.0.113.10:8000 over TCP\n"), "{shown}");
+    let mut report = full_transfer();
+    report.namespaces[0].members[0].over_tcp = true;
+    report.tcp = ListenReport { ports_bound: 3, ..ListenReport::default() };
+    let shown = render::transfer(&serde_json::to_value(report).unwrap());
+    for expect in ["198.51.100.7:41641 (TCP)", "TCP: 3 ports, 0 connections\n"] {
+        assert!(shown.contains(expect), "{expect} is not in {shown}");
+    }
 }
 
 #[test]

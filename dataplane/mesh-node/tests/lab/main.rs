@@ -17,4 +17,5 @@ mod relay;
 mod restarts;
 mod ring;
 mod stopping;
+mod tcp;
 mod watching;

@@ -229,3 +229,29 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::seam::SocketId;
+
+    use super::*;
+    use crate::net::{Link, Place};
+
+    #[test]
+    fn what_has_to_leave_from_an_address_that_is_not_there_is_not_sent() {
+        let mut world = World::new(1);
+        let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|ip| {
+            let ip = ip.parse().unwrap();
+            (world.add_probe(Place::public(ip, Link::CLEAN), &[1000]), ip)
+        });
+        let to = Endpoint { socket: SocketId(0), remote: SocketAddr::new(two.1, 1000), local: None };
+        for (local, heard) in [(None, 1), (Some(one.1), 1), (Some("192.0.2.3".parse().unwrap()), 0)] {
+            world.send(one.0, b"text", 4, &Endpoint { local, ..to });
+            world.run_for(Duration::from_secs(1));
+            assert_eq!(world.take_heard(two.0).len(), heard, "{local:?}");
+        }
+        assert_eq!(world.wiretap.unsent, 1);
+        world.send(one.0, b"text", 4, &Endpoint { socket: SocketId(7), ..to });
+        assert_eq!(world.wiretap.unsent, 2, "nor by a socket that is not open");
+    }
+}

@@ -19,8 +19,9 @@ pub(crate) const TRANSFER_NAME: &str = "you.domain.com:8000";
 pub(crate) const PORT: u16 = 8000;
 
 /// What a gateway sends by: one socket for IPv4, or one for each family.
-pub(crate) const ONE_SOCKET: Sockets = Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0) };
-pub(crate) const BOTH_FAMILIES: Sockets = Sockets { ipv4: Some(SocketId(0)), ipv6: Some(SocketId(1)), ports: (0, 0) };
+pub(crate) const ONE_SOCKET: Sockets = Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0), stream: None };
+pub(crate) const BOTH_FAMILIES: Sockets =
+    Sockets { ipv4: Some(SocketId(0)), ipv6: Some(SocketId(1)), ports: (0, 0), stream: None };
 
 /// What survives a restart of a transfer: its state folder.
 pub(crate) struct TransferState {

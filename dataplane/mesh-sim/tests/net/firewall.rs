@@ -191,6 +191,7 @@ fn private_addresses_lead_nowhere_where_nothing_translates_them() {
         let other = scene.add(Place::inside(site, "fd00:7::11".parse().unwrap()), &[PORT]);
         assert_eq!(scene.seen(host, PORT, at(ONE, 1000)), None);
         assert_eq!(scene.seen(host, PORT, at6(1, 1, 1000)), None);
+        assert!(scene.carry(host, PORT, at(inside(1), PORT)).is_empty(), "the box itself");
         assert!(scene.reaches(host, PORT, "[fd00:7::11]:5000".parse().unwrap(), other), "they do on the LAN");
     });
 }

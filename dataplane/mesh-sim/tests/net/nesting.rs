@@ -1,6 +1,7 @@
 //! A NAT behind a NAT: homes whose carrier has no public address for each of them.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use mesh_sim::net::{Dependence, Hairpin, NatConfig, Net};
 use mesh_sim::{Link, NodeId, SiteConfig, SiteId, seeds};
@@ -119,5 +120,21 @@ fn equal_private_addresses_in_two_homes_are_two_hosts() {
         assert!(arrivals.is_empty(), "11 is in the other home: {arrivals:?}");
         assert!(scene.reaches(hosts[1], PORT, at(inside(11), PORT), other));
         assert!(scene.reaches(hosts[0], PORT, at(inside(10), PORT + 1), hosts[0]), "its own address is itself");
+    });
+}
+
+#[test]
+fn a_path_set_for_a_nested_host_is_that_of_its_carrier() {
+    seeds::each(10, |seed| {
+        let Carrier { mut scene, carrier, hosts, .. } = carrier(seed, OPEN, OPEN);
+        let one = scene.one;
+        let quality = Link { delay: Duration::from_millis(33), ..Link::CLEAN };
+        scene.world.net.set_path(hosts[0], one, quality);
+        // Two local networks on the way, of 0.2 and 5 ms.
+        for host in hosts {
+            assert_eq!(scene.carry(host, PORT, at(ONE, 1000))[0].took, Duration::from_micros(38_200));
+        }
+        scene.world.net.clear_path(carrier, one);
+        assert_eq!(scene.carry(hosts[0], PORT, at(ONE, 1000))[0].took, Duration::from_micros(15_200));
     });
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 
 use super::hex;
+use crate::Malformed;
 use crate::beacon::Beacon;
 use crate::cookie::CookieReply;
 use crate::frame::{FirstByte, FrameType, classify};
@@ -14,6 +15,7 @@ use crate::message::{Candidate, CandidateKind, CloseReason, Mapping, Message, Pe
 use crate::notice::{AgainReason, ErrorReason, ErrorReply, RegisterAgain};
 use crate::route::{Destination, Route, Slot};
 use crate::sealed::{SealedHeader, flags};
+use crate::stream::{FRAME_BYTES_MAX, Frames, length};
 
 const ROUTE: Route = Route {
     destination: Destination { transfer: 0x0102, slot: Slot { index: 0x0304_0506, generation: 0x0708 } },
@@ -321,4 +323,34 @@ fn unknown_fields_are_skipped_and_unknown_kinds_are_none() {
         Message::decode(&hex("03  01 0004 00000009  02 0008 0000000000000001  03 0004 aca80301  07 0001 1b")).is_err(),
         "an escape in a name"
     );
+}
+
+/// A notice and an error as a stream carries them.
+#[test]
+fn frames_of_a_stream_stand_behind_their_length() {
+    let stream = hex("0010 26020102030405060708090a0b0c0d0e  0008 2701020230414243");
+    let mut frames = Frames::default();
+    frames.feed(&stream);
+    let again = RegisterAgain { reason: AgainReason::UnknownDestination, route: ROUTE };
+    assert_eq!(frames.next(), Ok(Some(again.emit().as_slice())));
+    let error = ErrorReply::to(ErrorReason::Version, &hex("30 41 42 43 44 45 46 47")).unwrap();
+    assert_eq!(frames.next(), Ok(Some(error.emit().as_slice())));
+    assert_eq!(frames.next(), Ok(None));
+    assert_eq!(frames.waiting(), 0);
+    assert_eq!([length(16), length(8), length(0x1234)], [Ok([0, 16]), Ok([0, 8]), Ok([0x12, 0x34])]);
+}
+
+#[test]
+fn lengths_of_no_frame_end_a_stream() {
+    assert_eq!(length(FRAME_BYTES_MAX), Ok([0xff, 0xe3]));
+    assert_eq!(length(FRAME_BYTES_MAX + 1), Err(Malformed::TooLong));
+    assert_eq!((length(0), length(usize::MAX)), (Err(Malformed::TooShort), Err(Malformed::TooLong)));
+    for (bytes, why) in [("0000", Malformed::TooShort), ("ffe4", Malformed::TooLong), ("ffff", Malformed::TooLong)] {
+        let mut frames = Frames::default();
+        frames.feed(&hex(&format!("0001 aa {bytes}")));
+        assert_eq!(frames.next(), Ok(Some([0xaa].as_slice())), "what came before is a frame all the same");
+        assert_eq!(frames.next(), Err(why));
+        frames.feed(&hex("0001 aa"));
+        assert_eq!(frames.next(), Err(why), "and nothing after it is");
+    }
 }

@@ -14,6 +14,7 @@ use crate::message::{Message, NAME_BYTES_MAX, PeerRecord, TICKET_BYTES_MAX};
 use crate::notice::{ErrorReason, ErrorReply, RegisterAgain};
 use crate::route::{Destination, ROUTE_BYTES, Route, Slot};
 use crate::sealed::{HEADER_BYTES, SealedHeader};
+use crate::stream::{FRAME_BYTES_MAX, Frames, LENGTH_BYTES, length};
 
 fn slot() -> impl Strategy<Value = Slot> {
     (any::<u32>(), any::<u16>()).prop_map(|(index, generation)| Slot { index, generation })
@@ -100,5 +101,51 @@ proptest! {
         let peer = PeerRecord { ip4: Ipv4Addr::LOCALHOST, key: seed, slot: Slot::NONE, boot: 1, name: "x".to_owned(), observed: None };
         let bytes = Message::Found { request: 1, change: 0, peer }.to_vec();
         let _ = Message::decode(&bytes[..cut.min(bytes.len())]);
+    }
+
+    /// However TCP cuts a stream, the frames are the same, and no more is held than one of them and what was fed last.
+    #[test]
+    fn any_split_of_a_stream_gives_the_same_frames(
+        sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..2000), 0..20),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+    ) {
+        let mut stream = Vec::new();
+        for frame in &sent {
+            stream.extend_from_slice(&length(frame.len()).unwrap());
+            stream.extend_from_slice(frame);
+        }
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).chain([0, stream.len()]).collect();
+        cuts.sort_unstable();
+        let (mut frames, mut received) = (Frames::default(), Vec::new());
+        for piece in cuts.windows(2) {
+            frames.feed(&stream[piece[0]..piece[1]]);
+            while let Some(frame) = frames.next().unwrap() {
+                received.push(frame.to_vec());
+            }
+            prop_assert!(frames.waiting() < LENGTH_BYTES + 2000);
+        }
+        prop_assert_eq!(received, sent);
+        prop_assert_eq!(frames.waiting(), 0);
+    }
+
+    /// Garbage is read as frames or refused; it never panics, and what waits is bounded.
+    #[test]
+    fn any_stream_is_read_without_panic(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..100),
+    ) {
+        let mut frames = Frames::default();
+        for piece in pieces {
+            frames.feed(&piece);
+            let end = loop {
+                match frames.next() {
+                    Ok(Some(frame)) => prop_assert!((1..=FRAME_BYTES_MAX).contains(&frame.len())),
+                    other => break other.map(|_| ()),
+                }
+            };
+            if end.is_err() {
+                break;
+            }
+            prop_assert!(frames.waiting() < LENGTH_BYTES + FRAME_BYTES_MAX);
+        }
     }
 }

@@ -122,10 +122,10 @@ pub struct PathStatus {
     pub active: bool,
     /// Whether it has proven itself in both directions, and is not silent.
     pub proven: bool,
-    /// Smoothed round-trip time, in milliseconds.
-    pub rtt_ms: Option<f64>,
-    /// Mean deviation of round-trip times, in milliseconds.
-    pub jitter_ms: f64,
-    /// Share of frames lost on the way to the peer of late, from 0 to 1.
-    pub loss: f64,
+    /// Smoothed round-trip time, in microseconds, where it was measured.
+    pub rtt_micros: Option<u64>,
+    /// Mean deviation of round-trip times, in microseconds.
+    pub jitter_micros: u64,
+    /// Frames lost of a thousand on the way to the peer, of late.
+    pub loss_permille: u16,
 }

@@ -519,15 +519,14 @@ impl Paths {
 
     /// All paths as status shows them; the relay is at `relay`.
     pub(in crate::gateway) fn status(&self, relay: Option<&Path>) -> Vec<super::PathStatus> {
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let shown = |path: &Path, gauge: &Gauge, active: bool, proven: bool| super::PathStatus {
             kind: path.kind,
             endpoint: Some(path.endpoint.remote),
             active,
             proven,
-            rtt_ms: gauge.round_trip().map(milliseconds),
-            jitter_ms: milliseconds(gauge.jitter()),
-            loss: gauge.loss(),
+            rtt_micros: gauge.round_trip().map(micros),
+            jitter_micros: micros(gauge.jitter()),
+            loss_permille: (gauge.loss() * 1e3).round() as u16,
         };
         let relay = relay.map(|path| shown(path, &self.relay, self.carries.is_none(), self.relay.streak() > 0));
         let straight = self.straight.iter().enumerate().map(|(place, straight)| {
@@ -547,6 +546,10 @@ impl Paths {
     pub(in crate::gateway) fn measured(&self) -> &Gauge {
         self.gauge(self.carries)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

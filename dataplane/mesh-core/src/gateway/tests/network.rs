@@ -89,7 +89,7 @@ fn what_the_transfer_says_does_not_count_where_beacons_arrive() {
         let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes: answer.bytes.len(), tos: 0 };
         let (mut bytes, mut slab) = (answer.bytes.clone(), vec![0; Slab::ROOM_BYTES]);
         gateway.handle(world.now, &arrival, &mut bytes, &mut Slab::new(&mut slab, 0), &mut Vec::new());
-        gateway.drops().get(DropReason::WrongEndpoint)
+        gateway.drops().get(DropReason::UnexpectedType)
     };
     assert_eq!([receive(hearing), receive(sender), receive(SocketId(0))], [1, 2, 2]);
 }

@@ -106,7 +106,7 @@ fn a_path_that_loses_a_third_is_left_for_a_slower_relay() {
     assert_eq!(path(&world, 1, 2), Some(PathKind::Relay));
     let status = world.gateways[&1].status(world.now);
     let direct = status.peers[0].paths.iter().find(|path| path.kind == PathKind::Direct).unwrap();
-    assert!(direct.proven && (0.05..0.5).contains(&direct.loss), "{direct:?}");
+    assert!(direct.proven && (50..500).contains(&direct.loss_permille), "{direct:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 const NEW: SocketId = SocketId(5);
 
 fn sockets(ipv4: Option<SocketId>) -> Sockets {
-    Sockets { ipv4, ipv6: None, ports: (0, 0) }
+    Sockets { ipv4, ..Sockets::default() }
 }
 
 /// What a gateway wants to send, with the sockets it wants to send it by.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::streams::{self, Streams};
 use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use crate::node::Node;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
@@ -56,7 +57,7 @@ pub(crate) fn config(number: u8, boot: u64) -> GatewayConfig {
         boot,
         keys: keys(),
         name: format!("gateway-{number}"),
-        sockets: Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0) },
+        sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
         outer_bytes: OuterSize::Assumed,
         path: PathChoice::Relay,
         pins: Vec::new(),
@@ -79,6 +80,8 @@ pub(crate) struct World {
     pub(crate) fate: Box<dyn FnMut(&Datagram) -> Fate>,
     /// What translates addresses on the way, before its fate is decided.
     pub(crate) translate: Box<dyn FnMut(&mut Datagram)>,
+    /// What TCP does, for gateways with a socket for it.
+    pub(crate) streams: Streams,
     /// Everything that was sent, if wanted.
     pub(crate) capture: Option<Vec<Datagram>>,
     /// So many of the next jobs find no thread that has time.
@@ -88,7 +91,7 @@ pub(crate) struct World {
 
 /// What a node asked for.
 #[derive(Default)]
-struct Output {
+pub(crate) struct Output {
     sent: Vec<(Endpoint, Vec<u8>)>,
     delivered: Vec<Vec<u8>>,
 }
@@ -158,6 +161,7 @@ impl World {
             events: BTreeMap::new(),
             fate: Box::new(|_| Fate::Pass),
             translate: Box::new(|_| {}),
+            streams: Streams::default(),
             capture: None,
             overloaded: 0,
             slab: vec![0; Slab::ROOM_BYTES],
@@ -192,6 +196,7 @@ impl World {
         let mut transfer = Transfer::new(config, self.now);
         transfer.add_namespace(SocketId(0), NAMESPACE, keys());
         self.transfer = Some(transfer);
+        self.streams.transfer_started();
     }
 
     pub(crate) fn start_gateway(&mut self, number: u8, boot: u64) {
@@ -240,6 +245,7 @@ impl World {
         let end = self.now + time;
         while let Some(next) = self.next().filter(|next| *next <= end) {
             self.now = self.now.max(next);
+            self.tend_streams();
             while let Some(entry) = self.wire.first_entry()
                 && entry.key().0 <= self.now
             {
@@ -287,7 +293,7 @@ impl World {
         let wire = self.wire.keys().next().map(|(at, _)| *at);
         let transfer = self.transfer.as_ref().and_then(Node::poll_timeout);
         let gateways = self.gateways.values().filter_map(Node::poll_timeout);
-        gateways.chain(wire).chain(transfer).min()
+        gateways.chain(wire).chain(transfer).chain(self.streams.next(self.now, self.transfer.is_some())).min()
     }
 
     fn arrive(&mut self, mut datagram: Datagram) {
@@ -310,7 +316,11 @@ impl World {
             }
             return;
         }
-        let number = (1..=u8::MAX).find(|number| address_of(*number) == datagram.to);
+        let (number, endpoint) = match streams::seen_by_transfer(datagram.to) {
+            Some(number) => (self.streams.is_connected(datagram.to).then_some(number), streams::by_bridge(number)),
+            None => ((1..=u8::MAX).find(|number| address_of(*number) == datagram.to), endpoint),
+        };
+        let arrival = Arrival { origin: Origin::Outside(endpoint), ..arrival };
         if let Some(number) = number
             && let Some(gateway) = self.gateways.get_mut(&number)
         {
@@ -320,16 +330,19 @@ impl World {
     }
 
     /// Takes all that a gateway asks for after an input, name resolution too.
-    fn settle(&mut self, number: u8, mut output: Output) {
+    pub(crate) fn settle(&mut self, number: u8, mut output: Output) {
         let Some(gateway) = self.gateways.get_mut(&number) else { return };
         loop {
             pull(gateway, self.now, &mut self.slab, &mut self.overloaded, &mut output);
             let Some(event) = gateway.poll_event() else { break };
             if event == Event::ResolveTransfer {
                 gateway.set_transfer(self.now, &self.name);
-            } else {
-                self.events.get_mut(&number).unwrap().push(event);
+                continue;
             }
+            if let Event::StreamWanted(wanted) = event {
+                self.streams.wanted(self.now, number, wanted);
+            }
+            self.events.get_mut(&number).unwrap().push(event);
         }
         let now = self.now;
         let delivered = std::mem::take(&mut output.delivered);
@@ -340,7 +353,8 @@ impl World {
     fn transmit(&mut self, from: SocketAddr, output: Output) {
         for (to, bytes) in output.sent {
             assert!(bytes.len() + 28 <= 1280, "a datagram of {} bytes", bytes.len());
-            let mut datagram = Datagram { from, to: to.remote, bytes };
+            let Some((from, to)) = self.streams.ends(from, to, self.transfer_at) else { continue };
+            let mut datagram = Datagram { from, to, bytes };
             (self.translate)(&mut datagram);
             if let Some(capture) = &mut self.capture {
                 capture.push(datagram.clone());
@@ -354,6 +368,7 @@ impl World {
             };
             for _ in 0..copies {
                 self.sent += 1;
+                let late = late + self.streams.delay(&datagram);
                 self.wire.insert((self.now + LATENCY + late, self.sent), datagram.clone());
             }
         }

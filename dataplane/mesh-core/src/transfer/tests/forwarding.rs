@@ -1,6 +1,9 @@
 //! Verdict lists for trains.
 
+use std::time::Duration;
+
 use mesh_wire::frame::FrameType;
+use mesh_wire::message::Message;
 use mesh_wire::notice::{AgainReason, RegisterAgain};
 use mesh_wire::route::{Destination, Slot};
 
@@ -144,7 +147,7 @@ fn refusals_are_told_once_a_second() {
         assert_eq!(world.deliver(from, &frame), [], "the second within a second");
         assert_eq!(world.transfer.drops().get(dropped), 2);
     }
-    world.now = world.now + std::time::Duration::from_secs(1);
+    world.now = world.now + Duration::from_secs(1);
     assert_eq!(world.deliver(stranger, &a.data(b.slot, 100)).len(), 1);
 }
 
@@ -175,4 +178,56 @@ fn trains_for_no_namespace_and_empty_ones_are_counted() {
     check(&mut world, a.endpoint, 1, &[], &[]);
     assert_eq!(world.transfer.drops().get(DropReason::UnknownSocket), 2);
     assert_eq!(world.transfer.drops().get(DropReason::Empty), 1);
+}
+
+/// What a member sent before it moved is forwarded for five seconds, whichever way it moved, and nobody else's.
+#[test]
+fn what_was_sent_before_a_move_arrives() {
+    let elsewhere = at(FIRST, "198.51.100.7:5000");
+    for by_handshake in [true, false] {
+        let (mut world, [mut a, b, c]) = three();
+        let old = a.endpoint;
+        let late = [a.data(b.slot, 100), a.data(b.slot, 100), a.data(a.slot, 100), a.data(c.slot, 40)];
+        if by_handshake {
+            a.endpoint = elsewhere;
+            a.register(&mut world);
+        } else {
+            let keepalive = a.seal(&Message::Keepalive { seq: 9, change: 0 });
+            let probe = only(world.deliver(elsewhere, &keepalive), elsewhere);
+            let Some(Message::Probe { seq }) = a.open(&probe) else { panic!("an address is challenged first") };
+            let answer = a.seal(&Message::ProbeReply { seq });
+            world.deliver(elsewhere, &answer);
+        }
+        let expect = [forward(0..200, 100, b.endpoint), forward(300..340, 100, c.endpoint)];
+        let forwards = |world: &mut World, from| {
+            let actions = world.train(from, 100, &mut late.concat());
+            actions.into_iter().filter(|action| matches!(action, Action::Forward { .. })).collect::<Vec<_>>()
+        };
+        assert_eq!(forwards(&mut world, elsewhere), expect, "where it is now");
+        let dropped = world.transfer.drops().get(DropReason::EndpointMoved);
+        for _ in 0..4 {
+            assert_eq!(forwards(&mut world, old), expect, "and where it was");
+            world.pass(Duration::from_millis(1200));
+        }
+        assert_eq!(world.transfer.drops().get(DropReason::EndpointMoved) - dropped, 4, "none to itself");
+        assert!(forwards(&mut world, at(FIRST, "192.0.2.1:5001")).is_empty(), "where it never was");
+        world.pass(Duration::from_millis(300));
+        assert!(forwards(&mut world, old).is_empty(), "five seconds are over");
+        assert!(!world.members().is_empty());
+    }
+}
+
+/// The next start of a member has another slot: what the one before had sent is nobody's.
+#[test]
+fn what_an_earlier_start_sent_is_not_forwarded() {
+    let (mut world, [mut a, b, _]) = three();
+    let (old, late) = (a.endpoint, a.data(b.slot, 100));
+    a.boot += 1;
+    a.endpoint = at(FIRST, "198.51.100.7:5000");
+    let last = a.up_to_final(&mut world);
+    world.deliver(a.endpoint, &last);
+    let sent = world.pass(Duration::from_secs(1));
+    a.take_registered(&sent);
+    assert!(world.answers(a.endpoint, &a.data(b.slot, 100)).iter().any(|(to, _)| *to == b.endpoint));
+    assert!(world.answers(old, &late).iter().all(|(to, _)| *to == old), "a notice at most");
 }

@@ -128,6 +128,12 @@ fn a_mirror_follows_who_moves_and_who_leaves() {
     let (actions, _) = two.train(a.endpoint, 100, &train);
     assert!(matches!(&actions[..], [Action::Forward { to, .. }] if *to == there(moved)), "{actions:?}");
 
+    // What it had sent before that finds its way by the home.
+    let late = b.data(a.slot, 100);
+    let (actions, handed) = two.train(b.endpoint, 100, std::slice::from_ref(&late));
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(two.handle(handed[0].clone()), [(a.endpoint, late)]);
+
     two.home.pass(LEASE + Duration::from_secs(60));
     two.carry();
     let (actions, handed) = two.train(a.endpoint, 100, &train);

@@ -146,6 +146,9 @@ impl World {
             }
             assert_eq!(space.leases_due.is_some(), space.members.len() > 0);
         }
+        for &(socket, index) in self.transfer.moves.keys() {
+            assert!(self.transfer.spaces.get(socket).is_some_and(|space| space.members.get(index).is_some()));
+        }
         let status = self.transfer.status(self.now);
         status.namespaces.iter().flat_map(|space| &space.members).map(|member| member.ip).collect()
     }
