@@ -488,7 +488,7 @@ impl Gateway {
         };
         let session = Established::new(index, remote_index, false, &finished.split.keys(finished.cipher), now);
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if !is_genuine(peer, &finished, boot) {
+        if !is_genuine(now, peer, &finished, boot) {
             let ip4 = peer.ip4;
             self.drops.count(DropReason::Impostor);
             self.tell(Event::Impostor { ip4 });
@@ -498,8 +498,10 @@ impl Gateway {
             self.schedule_peer(now, id);
             return;
         };
-        if peer.key().is_none() {
-            peer.claim(Claim { key: finished.remote, boot, endpoint: None, at: now });
+        if peer.key() == Some(&finished.remote) {
+            peer.prove_claim();
+        } else {
+            peer.claim(Claim { key: finished.remote, boot, endpoint: None, at: now, proven: true });
         }
         self.answered(now, id, session, finished.remote, (boot, number));
         if let Caller::Straight(endpoint) = &source {
@@ -577,11 +579,11 @@ impl Gateway {
     }
 }
 
-/// Whether a finished handshake is of the key that a peer is known by, if there is one, and of the start that its Hello named.
-fn is_genuine(peer: &Peer, finished: &ResponderFinished, hello_boot: u64) -> bool {
+/// Whether a finished handshake is of a key that may be a peer's, and of the start that its Hello named.
+fn is_genuine(now: Moment, peer: &Peer, finished: &ResponderFinished, hello_boot: u64) -> bool {
     match Message::decode(&finished.payload) {
         Ok(Some(Message::Identity { ip4, boot })) => {
-            ip4 == peer.ip4 && peer.key().is_none_or(|key| finished.remote == *key) && boot == hello_boot
+            ip4 == peer.ip4 && peer.may_be(now, &finished.remote, true) && boot == hello_boot
         }
         _ => false,
     }

@@ -181,7 +181,7 @@ impl Gateway {
         let id = self.peers.find_or_add(ip4, now).ok_or(DropReason::TooManyPeers)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::TooManyPeers)?;
         let restarted = peer.boot().is_some_and(|known| known != boot) && !peer.paths.is_alive(now, ALIVE_TIME);
-        if !peer.claim(Claim { key, boot, endpoint: Some(endpoint), at: now }) {
+        if !peer.claim(Claim { key, boot, endpoint: Some(endpoint), at: now, proven: false }) {
             return Err(DropReason::Impostor);
         }
         if peer.has_session() {

@@ -143,7 +143,7 @@ impl Gateway {
         peer.learned_at = Some(now);
         if let Some(record) = peer.record.take() {
             let endpoint = peer.paths.carrying().map(|path| path.endpoint);
-            peer.claim(Claim { key: record.key, boot: record.boot, endpoint, at: now });
+            peer.claim(Claim { key: record.key, boot: record.boot, endpoint, at: now, proven: true });
             self.peers.forget_slot(id, record.slot);
         }
         self.tend_peer(now, id);

@@ -138,6 +138,7 @@ impl Gateway {
             peer.asking = None;
         } else if now.since(*since) >= ASKING_TIME {
             peer.refresh = true;
+            peer.doubt_claim();
             let current = peer.keyring.as_ref().and_then(|keyring| keyring.current());
             if confirming && current.is_some_and(|session| session.local_index() == index) {
                 // The peer never was heard under it.

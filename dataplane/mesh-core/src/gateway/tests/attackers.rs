@@ -190,7 +190,7 @@ fn a_member_that_contradicts_itself_in_handshakes_leaves_nothing_behind() {
         let id = gateway.peers.find_or_add(ip4(2), now).unwrap();
         let endpoint = gateway.sockets().endpoint(address_of(2)).unwrap();
         let key = *StaticKey::from_seed([2; 32]).public();
-        let claim = crate::gateway::peers::Claim { key, boot: 1, endpoint: Some(endpoint), at: now };
+        let claim = crate::gateway::peers::Claim { key, boot: 1, endpoint: Some(endpoint), at: now, proven: false };
         gateway.peers.get_mut(id).unwrap().claim(claim);
         world.inside(9, &ping(9, 2, 1));
         world.inside(9, &{
@@ -208,4 +208,46 @@ fn a_member_that_contradicts_itself_in_handshakes_leaves_nothing_behind() {
     assert!(world.gateways[&2].drops().get(DropReason::Impostor) >= 10, "they came as far");
     world.run(Duration::from_secs(600));
     assert_eq!(world.gateways[&2].peers.ids().len(), 0);
+}
+
+/// A beacon that says this, heard by gateway `to`.
+fn beacon(world: &mut World, to: u8, sealer: &mut Sealer, from: SocketAddr, presence: &Message) {
+    let bytes = sealer.seal(&presence.to_vec());
+    send(world, to, from, bytes);
+}
+
+fn at_home(world: &mut World, number: u8, path: PathChoice) {
+    let mut config = GatewayConfig { path, ..config(number, 1) };
+    config.sockets.ports = (address_of(number).port(), 0);
+    world.insert(number, config);
+    let now = world.now;
+    let local = [LocalAddress { address: address_of(number).ip(), prefix: 24, interface: 2 }];
+    world.gateways.get_mut(&number).unwrap().network_changed(now, &local);
+}
+
+#[test]
+fn a_key_that_somebody_only_names_keeps_nobody_out() {
+    let mut world = World::empty();
+    at_home(&mut world, 2, PathChoice::Auto);
+    world.run(Duration::from_secs(1));
+    let mut sealer = Sealer::new(&keys(), [5; 16]);
+    // Mallory says to be gateway 1, with a key that is nobody's, and says so again and again.
+    let mallory = SocketAddr::from(([10, 0, 0, 66], 6_666));
+    let presence = Message::Presence { ip4: ip4(1), key: [66; 32], boot: 9, port: 6_666 };
+    beacon(&mut world, 2, &mut sealer, mallory, &presence);
+    at_home(&mut world, 1, PathChoice::Auto);
+    let mut own = Sealer::new(&keys(), [6; 16]);
+    let mut of_second = Sealer::new(&keys(), [7; 16]);
+    let mut arrived = 0;
+    for _ in 0..30 {
+        beacon(&mut world, 2, &mut sealer, mallory, &presence);
+        let key = *StaticKey::from_seed([1; 32]).public();
+        let true_one = Message::Presence { ip4: ip4(1), key, boot: 1, port: address_of(1).port() };
+        beacon(&mut world, 2, &mut own, address_of(1), &true_one);
+        let key = *StaticKey::from_seed([2; 32]).public();
+        let second = Message::Presence { ip4: ip4(2), key, boot: 1, port: address_of(2).port() };
+        beacon(&mut world, 1, &mut of_second, address_of(2), &second);
+        arrived += pings(&mut world, (1, 2), 10);
+    }
+    assert!(arrived >= 250, "{arrived} of 300");
 }
