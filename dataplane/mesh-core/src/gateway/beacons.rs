@@ -165,6 +165,10 @@ impl Gateway {
             // Our own, which the network brings back.
             return Ok(());
         }
+        if !self.local.iter().any(|local| local.is_neighbour(from.remote.ip())) {
+            // The socket that answers come to is open to the whole Internet.
+            return Err(DropReason::UnknownEndpoint);
+        }
         if !self.beacons.opened.take(now) {
             return Err(DropReason::RateLimited);
         }

@@ -251,3 +251,21 @@ fn a_key_that_somebody_only_names_keeps_nobody_out() {
     }
     assert!(arrived >= 250, "{arrived} of 300");
 }
+
+#[test]
+fn a_beacon_from_elsewhere_is_not_even_opened() {
+    let mut world = World::empty();
+    at_home(&mut world, 2, PathChoice::Auto);
+    let mut sealer = Sealer::new(&keys(), [5; 16]);
+    let presence = Message::Presence { ip4: ip4(1), key: [66; 32], boot: 9, port: 6_666 };
+    world.capture = Some(Vec::new());
+    beacon(&mut world, 2, &mut sealer, SocketAddr::from(([203, 0, 113, 9], 6_666)), &presence);
+    assert!(world.gateways[&2].peers.find(ip4(1)).is_none());
+    assert!(world.capture.take().unwrap().is_empty());
+    // Nor does what outsiders send by thousands take the place of those of neighbours.
+    for _ in 0..3000 {
+        send(&mut world, 2, SocketAddr::from(([203, 0, 113, 9], 6_666)), vec![0x2a; 110]);
+    }
+    beacon(&mut world, 2, &mut sealer, SocketAddr::from(([10, 0, 0, 9], 6_666)), &presence);
+    assert!(world.gateways[&2].peers.find(ip4(1)).is_some());
+}
