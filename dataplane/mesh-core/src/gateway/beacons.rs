@@ -37,6 +37,8 @@ const OPENED_BURST: u32 = 400;
 const ANSWERS_PER_SECOND: u32 = 20;
 const ANSWERS_BURST: u32 = 100;
 
+/// Between two handshakes with one peer because of what beacons say.
+const HINT_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer that answered on a straight path so lately has not begun anew.
 const ALIVE_TIME: Duration = Duration::from_secs(2);
 
@@ -191,8 +193,14 @@ impl Gateway {
         if peer.has_session() {
             self.add_path(now, id, &endpoint);
         }
-        if restarted && self.peers.get(id).is_some_and(|peer| peer.has_session() && peer.asking.is_none()) {
-            // A hint, as it may be a recording: the session stays until there is another one.
+        if restarted
+            && let Some(peer) = self.peers.get_mut(id)
+            && peer.has_session()
+            && peer.asking.is_none()
+            && peer.ask_at.is_none_or(|at| at <= now)
+        {
+            // A hint, as it may be a recording: the session stays until there is another one, and there are few.
+            peer.ask_at = Some(now + HINT_INTERVAL);
             self.ask(now, id);
         }
         if new && self.beacons.answers.take(now) {
