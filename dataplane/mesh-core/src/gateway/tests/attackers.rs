@@ -170,7 +170,8 @@ fn frames_that_were_held_back_tell_nothing_of_where_a_peer_is() {
         send(&mut world, 2, SocketAddr::from(([198, 51, 100, number], 7)), frame);
     }
     world.run(Duration::from_secs(1));
-    let led_astray = |one: &&Datagram| one.from == address_of(2) && matches!(one.to.ip(), IpAddr::V4(ip) if ip.octets()[0] == 198);
+    let led_astray =
+        |one: &&Datagram| one.from == address_of(2) && matches!(one.to.ip(), IpAddr::V4(ip) if ip.octets()[0] == 198);
     assert_eq!(world.capture.as_ref().unwrap().iter().filter(led_astray).count(), 0);
 }
 
@@ -287,4 +288,45 @@ fn beacons_that_name_ever_new_starts_do_not_make_us_change_keys_all_the_time() {
     }
     let handshakes = world.gateways[&2].hello_number - before;
     assert!(handshakes <= 12, "{handshakes} handshakes in 10 s");
+}
+
+/// Message 1 of a member at `from`, with the proof that it receives there.
+fn proven_init(world: &mut World, to: u8, from: SocketAddr, seed: u32) -> Vec<u8> {
+    let mut bytes = [0x5a; 32];
+    bytes[..4].copy_from_slice(&seed.to_be_bytes());
+    let params = Params::new(SessionKind::GatewayToGateway, &keys(), &StaticKey::from_seed([66; 32]), bytes);
+    let hello = Message::Hello { ciphers: 3, features: 0, boot: u64::from(seed), number: 1 }.to_vec();
+    let (_, noise) = Initiator::start(&params, &hello).unwrap();
+    let gateway = world.gateways.get_mut(&to).unwrap();
+    let endpoint = gateway.sockets().endpoint(from).unwrap();
+    let cookie = gateway.cookies.cookie(&mac::endpoint_bytes(&endpoint));
+    let mac1 = |bytes: &[u8]| mac::mac1(&keys(), bytes);
+    let mac2 = |bytes: &[u8]| mac::mac2(&cookie, bytes);
+    Init::emit(&Route::DIRECT, seed, Kind::GatewayToGateway, &noise, mac1, mac2).to_vec()
+}
+
+#[test]
+fn handshakes_from_many_ports_leave_room_for_those_by_the_relay() {
+    let mut world = World::with_paths(&[1, 2]);
+    for seed in 0..3000u32 {
+        let port = 2000 + u16::try_from(seed).unwrap();
+        let from = SocketAddr::from(([10, 0, 0, 66], port));
+        let init = proven_init(&mut world, 2, from, seed);
+        send(&mut world, 2, from, init);
+    }
+    world.inside(1, &ping(1, 2, 1));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.packets(2), 1, "{:?}", world.gateways[&2].drops());
+    // From many addresses too.
+    for seed in 3000..6000u32 {
+        let [_, _, high, low] = seed.to_be_bytes();
+        let from = SocketAddr::from(([198, 18, high, low], 2000));
+        let init = proven_init(&mut world, 2, from, seed);
+        send(&mut world, 2, from, init);
+    }
+    world.insert(3, config(3, 1));
+    world.run(Duration::from_millis(300));
+    world.inside(3, &ping(3, 2, 1));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.packets(2), 2, "{:?}", world.gateways[&2].drops());
 }
