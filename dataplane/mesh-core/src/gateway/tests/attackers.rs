@@ -330,3 +330,21 @@ fn handshakes_from_many_ports_leave_room_for_those_by_the_relay() {
     world.run(Duration::from_secs(2));
     assert_eq!(world.packets(2), 2, "{:?}", world.gateways[&2].drops());
 }
+
+#[test]
+fn places_that_many_peers_name_leave_room_for_those_where_a_peer_is_seen() {
+    let mut world = World::with_paths(&[1, 2]);
+    let now = world.now;
+    // As many places were named of late as are remembered.
+    let gateway = world.gateways.get_mut(&2).unwrap();
+    let mut asked = BTreeSet::new();
+    for number in 0..5000u32 {
+        let ip = IpAddr::V4(Ipv4Addr::from_bits(0xc612_0000 + number));
+        if gateway.unproven.take(now, ip, false) {
+            asked.insert(ip);
+        }
+    }
+    assert!(asked.len() < 2000);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
+    assert_eq!((path(&world, 1, 2), path(&world, 2, 1)), (Some(PathKind::Direct), Some(PathKind::Direct)));
+}
