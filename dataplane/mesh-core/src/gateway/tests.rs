@@ -10,6 +10,7 @@ mod order;
 mod packets;
 mod paths;
 mod pieces;
+mod reach;
 mod recordings;
 mod registering;
 mod sessions;

@@ -1,0 +1,86 @@
+//! Peers that can be reached are reached: what stands between them is lost, silent or begins anew.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::packets::ping;
+use super::world::{Datagram, Fate, World, address_of, config, ip4};
+use crate::gateway::{
+    BEACON_GROUP_IPV4, BEACON_PORT, BeaconSocket, Beacons, GatewayConfig, LocalAddress, PathChoice, PathKind,
+};
+use crate::seam::SocketId;
+
+const CONTROL: u8 = 5;
+
+/// One ping a 100 ms from gateway `from` to gateway `to`; how many arrived.
+fn pings(world: &mut World, (from, to): (u8, u8), count: u16) -> usize {
+    let before = world.packets(to);
+    for number in 0..count {
+        world.inside(from, &ping(from, to, number));
+        world.run(Duration::from_millis(100));
+    }
+    world.packets(to) - before
+}
+
+/// The path by which gateway `from` sends to `to`.
+fn path(world: &World, from: u8, to: u8) -> Option<PathKind> {
+    let status = world.gateways[&from].status(world.now);
+    status.peers.iter().find(|peer| peer.ip4 == ip4(to)).and_then(|peer| peer.path)
+}
+
+/// A gateway with beacons.
+fn neighbour(world: &mut World, number: u8, boot: u64, path: PathChoice) {
+    let mut config = GatewayConfig { path, ..config(number, boot) };
+    config.sockets.ports = (address_of(number).port(), 0);
+    world.insert(number, config);
+    let now = world.now;
+    let gateway = world.gateways.get_mut(&number).unwrap();
+    gateway.network_changed(now, &[LocalAddress { address: address_of(number).ip(), prefix: 24, interface: 2 }]);
+    let to = (BEACON_GROUP_IPV4, BEACON_PORT).into();
+    let sending = vec![BeaconSocket { socket: SocketId(0), interface: 2, to }];
+    gateway.set_beacons(now, Beacons { hearing: Vec::new(), sending });
+}
+
+/// Two gateways that have found the direct path.
+fn direct() -> World {
+    let mut world = World::with_paths(&[1, 2]);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
+    assert_eq!((path(&world, 1, 2), path(&world, 2, 1)), (Some(PathKind::Direct), Some(PathKind::Direct)));
+    world
+}
+
+fn is_straight(datagram: &Datagram, transfer: SocketAddr) -> bool {
+    datagram.from != transfer && datagram.to != transfer
+}
+
+#[test]
+fn a_neighbour_that_the_transfer_does_not_know_is_reached_and_not_asked_for_all_the_time() {
+    for late in [0, 1, 20, 100] {
+        let mut world = World::empty();
+        world.start_transfer(1);
+        let transfer = world.transfer_at;
+        // The second one cannot reach the transfer; the first one can, in no time.
+        world.fate = Box::new(move |datagram| {
+            let of_transfer = !is_straight(datagram, transfer);
+            let of_second = datagram.from == address_of(2) || datagram.to == address_of(2);
+            match (of_transfer, of_second) {
+                (true, true) => Fate::Drop,
+                (true, false) => Fate::Pass,
+                (false, _) => Fate::Late(Duration::from_millis(late)),
+            }
+        });
+        neighbour(&mut world, 1, 1, PathChoice::Auto);
+        neighbour(&mut world, 2, 1, PathChoice::Auto);
+        world.run(Duration::from_secs(2));
+        let arrived = pings(&mut world, (1, 2), 50);
+        assert!(arrived >= 48, "{arrived} of 50, {late} ms");
+        world.capture = Some(Vec::new());
+        let arrived = pings(&mut world, (1, 2), 300);
+        assert_eq!(arrived, 300, "{late} ms");
+        let asked = |one: &&Datagram| one.from == address_of(1) && one.to == transfer && one.kind() == CONTROL;
+        let asked = world.capture.as_ref().unwrap().iter().filter(asked).count();
+        assert!(asked <= 40, "{asked} messages to the transfer in 30 s, {late} ms");
+    }
+}
