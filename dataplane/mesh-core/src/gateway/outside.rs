@@ -199,11 +199,11 @@ impl Gateway {
         if let Some(path) = peer.path(&self.relay) {
             mss::clamp(packet, &inner, path.inner_bytes(self.outer));
         }
-        peer.used_at = now;
+        let woken = peer.use_now(now);
         peer.traffic.packets_in += 1;
         peer.traffic.bytes_in += packet.len() as u64;
         self.relay.used(now);
-        self.peers.timers.by(id, now + TEND_INTERVAL);
+        self.peers.timers.by(id, if woken { now } else { now + TEND_INTERVAL });
         Ok(())
     }
 

@@ -35,7 +35,7 @@ const UNVOUCHED_AGAIN: Duration = Duration::from_secs(10);
 const LEAST: Duration = Duration::from_millis(5);
 
 impl Peer {
-    /// A packet goes to it. Whether it was asleep: then what carried before is asked at once whether it still does.
+    /// A packet goes to it, or came from it. Whether it was asleep: then what carried before is asked at once whether it still does.
     pub(super) fn use_now(&mut self, now: Moment) -> bool {
         let asleep = now.since(self.used_at) >= ASLEEP_AFTER && !self.paths.is_relay_alone();
         self.used_at = now;

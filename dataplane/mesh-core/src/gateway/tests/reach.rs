@@ -84,3 +84,25 @@ fn a_neighbour_that_the_transfer_does_not_know_is_reached_and_not_asked_for_all_
         assert!(asked <= 40, "{asked} messages to the transfer in 30 s, {late} ms");
     }
 }
+
+#[test]
+fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
+    let mut world = direct();
+    world.run(Duration::from_secs(100));
+    let transfer = world.transfer_at;
+    world.fate = Box::new(move |one| if is_straight(one, transfer) { Fate::Drop } else { Fate::Pass });
+    // The second one answers each packet.
+    let before = world.packets(1);
+    for number in 0..60 {
+        let heard = world.packets(2);
+        world.inside(1, &ping(1, 2, number));
+        for _ in 0..10 {
+            world.run(Duration::from_millis(10));
+        }
+        for _ in heard..world.packets(2) {
+            world.inside(2, &ping(2, 1, number));
+        }
+    }
+    let answers = world.packets(1) - before;
+    assert!(answers >= 30, "{answers} of 60 answers at 10 a second: back within 3 s");
+}
