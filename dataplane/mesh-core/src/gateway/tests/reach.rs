@@ -106,3 +106,38 @@ fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
     let answers = world.packets(1) - before;
     assert!(answers >= 30, "{answers} of 60 answers at 10 a second: back within 3 s");
 }
+
+#[test]
+fn many_who_see_each_another_port_of_ours_do_not_make_us_tell_all_the_time() {
+    let numbers: Vec<u8> = (1..=14).collect();
+    let mut world = World::with_paths(&numbers);
+    // The first one is behind a NAT with a port for each destination.
+    world.translate = Box::new(move |datagram| {
+        let own = address_of(1).ip();
+        if datagram.from == address_of(1) {
+            let IpAddr::V4(to) = datagram.to.ip() else { return };
+            datagram.from = SocketAddr::new(own, 10_000 + u16::from(to.octets()[3]));
+        } else if datagram.to.ip() == own && datagram.to.port() >= 10_000 {
+            datagram.to = address_of(1);
+        } else if datagram.to.ip() == own {
+            datagram.to = SocketAddr::from(([10, 9, 9, 9], 9));
+        }
+    });
+    world.run(Duration::from_secs(30));
+    for round in 0..100 {
+        for &number in &numbers[1..] {
+            world.inside(1, &ping(1, number, round));
+        }
+        world.run(Duration::from_millis(100));
+    }
+    assert_eq!(path(&world, 1, 14), Some(PathKind::Direct));
+    let before = world.gateways[&1].candidates.number();
+    for round in 0..200 {
+        for &number in &numbers[1..] {
+            world.inside(1, &ping(1, number, round));
+        }
+        world.run(Duration::from_millis(100));
+    }
+    let lists = world.gateways[&1].candidates.number() - before;
+    assert!(lists <= 2, "{lists} lists in 20 s, each told to all");
+}
