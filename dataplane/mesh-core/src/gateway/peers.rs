@@ -267,7 +267,9 @@ impl Peer {
         let relayed = || self.relayed(relay);
         let healthy = if relay.is_healthy() { relayed() } else { None };
         let claimed = || {
-            let endpoint = self.claimed.as_ref()?.endpoint?;
+            // Whoever is to be reached by the relay alone is not even asked elsewhere.
+            let claim = self.claimed.as_ref().filter(|_| self.paths.choice() != PathChoice::Relay)?;
+            let endpoint = claim.endpoint?;
             Some(Path::straight(PathKind::of(&endpoint, local), endpoint))
         };
         healthy.or_else(|| self.paths.carrying().copied()).or_else(claimed).or_else(relayed)

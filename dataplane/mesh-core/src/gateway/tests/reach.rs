@@ -108,6 +108,23 @@ fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
 }
 
 #[test]
+fn a_peer_that_is_pinned_to_the_relay_is_asked_by_the_relay_alone() {
+    let mut world = World::empty();
+    world.start_transfer(1);
+    neighbour(&mut world, 2, 1, PathChoice::Auto);
+    let mut config = GatewayConfig { path: PathChoice::Auto, pins: vec![(ip4(2), PathChoice::Relay)], ..config(1, 1) };
+    config.sockets.ports = (address_of(1).port(), 0);
+    world.insert(1, config);
+    world.run(Duration::from_secs(21));
+    world.transfer = None;
+    world.run(Duration::from_secs(10));
+    world.capture = Some(Vec::new());
+    pings(&mut world, (1, 2), 50);
+    let straight = |one: &&Datagram| one.from == address_of(1) && one.to == address_of(2);
+    assert_eq!(world.capture.as_ref().unwrap().iter().filter(straight).count(), 0);
+}
+
+#[test]
 fn many_who_see_each_another_port_of_ours_do_not_make_us_tell_all_the_time() {
     let numbers: Vec<u8> = (1..=14).collect();
     let mut world = World::with_paths(&numbers);
