@@ -108,6 +108,16 @@ fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
 }
 
 #[test]
+fn whoever_talks_straight_without_a_transfer_is_not_forgotten_in_a_pause() {
+    let mut world = direct();
+    world.transfer = None;
+    assert!(pings(&mut world, (1, 2), 100) >= 99);
+    world.run(Duration::from_secs(900));
+    let arrived = pings(&mut world, (1, 2), 50);
+    assert!(arrived >= 45, "{arrived} of 50");
+}
+
+#[test]
 fn a_peer_that_is_pinned_to_the_relay_is_asked_by_the_relay_alone() {
     let mut world = World::empty();
     world.start_transfer(1);
