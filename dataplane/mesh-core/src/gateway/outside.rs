@@ -209,7 +209,10 @@ impl Gateway {
 
     /// The peer uses the next session: so do we.
     fn promote(&mut self, now: Moment, id: u32) {
-        let Some(keyring) = self.peers.get_mut(id).and_then(|peer| peer.keyring.as_mut()) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(keyring) = &mut peer.keyring else { return };
+        // It may be another start of the peer, which counts its lists anew.
+        peer.exchange.theirs = 0;
         let released = keyring.promote(now);
         let initiator = keyring.current().is_some_and(|session| session.initiator());
         for index in released {

@@ -108,6 +108,31 @@ fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
 }
 
 #[test]
+fn a_peer_that_began_anew_is_believed_where_it_is_now() {
+    let mut world = World::empty();
+    for number in [1, 2] {
+        neighbour(&mut world, number, 1, PathChoice::Auto);
+    }
+    assert_eq!(pings(&mut world, (1, 2), 30), 30);
+    // Its places change a few times, so that their list has a high number.
+    for host in 0..5 {
+        let now = world.now;
+        let extra = LocalAddress { address: IpAddr::from([10, 0, 0, 200 + host]), prefix: 24, interface: 3 };
+        let own = LocalAddress { address: address_of(2).ip(), prefix: 24, interface: 2 };
+        world.gateways.get_mut(&2).unwrap().network_changed(now, &[own, extra]);
+        assert!(pings(&mut world, (1, 2), 10) >= 9);
+    }
+    // It begins anew while nobody talks, and the first one hears of that by a beacon.
+    world.run(Duration::from_secs(40));
+    neighbour(&mut world, 2, 2, PathChoice::Auto);
+    world.run(Duration::from_secs(2));
+    assert!(pings(&mut world, (1, 2), 30) >= 29);
+    let gateway = &world.gateways[&1];
+    let peer = gateway.peers.get(gateway.peers.find(ip4(2)).unwrap()).unwrap();
+    assert_eq!(peer.exchange.theirs, world.gateways[&2].candidates.number());
+}
+
+#[test]
 fn whoever_talks_straight_without_a_transfer_is_not_forgotten_in_a_pause() {
     let mut world = direct();
     world.transfer = None;
