@@ -40,6 +40,8 @@ const YIELD_TIME: Duration = Duration::from_secs(2);
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Of one slot.
 const ANSWERS_PER_SLOT_MAX: usize = 2;
+/// Of one address, from all ports: several gateways may be behind one NAT.
+const ANSWERS_PER_ADDRESS_MAX: usize = 32;
 /// How long one may take.
 const ANSWER_TIME: Duration = CALLER_TIME;
 /// One this old may give way to another start of its peer.
@@ -145,6 +147,20 @@ impl Answers {
         self.iter().filter(|(_, answer)| answer.is_working()).count()
     }
 
+    /// Whether there is room for one more that `caller` began straight: those leave room for others, and each address for other ones.
+    fn has_room_for(&self, caller: &Caller) -> bool {
+        let Caller::Straight(endpoint) = caller else { return true };
+        let (mut all, mut working, mut of_address) = (0, 0, 0);
+        for (_, answer) in self.iter() {
+            if let Caller::Straight(other) = &answer.source {
+                all += 1;
+                working += usize::from(answer.is_working());
+                of_address += usize::from(other.remote.ip() == endpoint.remote.ip());
+            }
+        }
+        all < ANSWERS_MAX / 2 && working < WORKING_MAX / 2 && of_address < ANSWERS_PER_ADDRESS_MAX
+    }
+
     fn add(&mut self, place: u32, answer: Answer) {
         let place = place as usize;
         if place == self.places.len() {
@@ -225,6 +241,9 @@ impl Gateway {
             return Err(DropReason::Busy);
         }
         self.make_way(now, &source, boot)?;
+        if !self.answers.has_room_for(&source) {
+            return Err(DropReason::Busy);
+        }
         let place = self.answers.vacancy().ok_or(DropReason::Busy)?;
         self.callers.let_in(now, &source, &mut self.rng)?;
         let index = self.indexes.allocate(Owner::Answering(place), &mut self.rng).ok_or(DropReason::Busy)?;
@@ -488,16 +507,20 @@ impl Gateway {
         };
         let session = Established::new(index, remote_index, false, &finished.split.keys(finished.cipher), now);
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if !is_genuine(peer, &finished, boot) {
+        if !is_genuine(now, peer, &finished, boot) {
             let ip4 = peer.ip4;
             self.drops.count(DropReason::Impostor);
             self.tell(Event::Impostor { ip4 });
             self.indexes.release(index);
             self.refuse_session(session, &source);
+            // It may be known for nothing but that claim.
+            self.schedule_peer(now, id);
             return;
         };
-        if peer.key().is_none() {
-            peer.claim(Claim { key: finished.remote, boot, endpoint: None, at: now });
+        if peer.key() == Some(&finished.remote) {
+            peer.prove_claim();
+        } else {
+            peer.claim(Claim { key: finished.remote, boot, endpoint: None, at: now, proven: true });
         }
         self.answered(now, id, session, finished.remote, (boot, number));
         if let Caller::Straight(endpoint) = &source {
@@ -575,11 +598,11 @@ impl Gateway {
     }
 }
 
-/// Whether a finished handshake is of the key that a peer is known by, if there is one, and of the start that its Hello named.
-fn is_genuine(peer: &Peer, finished: &ResponderFinished, hello_boot: u64) -> bool {
+/// Whether a finished handshake is of a key that may be a peer's, and of the start that its Hello named.
+fn is_genuine(now: Moment, peer: &Peer, finished: &ResponderFinished, hello_boot: u64) -> bool {
     match Message::decode(&finished.payload) {
         Ok(Some(Message::Identity { ip4, boot })) => {
-            ip4 == peer.ip4 && peer.key().is_none_or(|key| finished.remote == *key) && boot == hello_boot
+            ip4 == peer.ip4 && peer.may_be(now, &finished.remote, true) && boot == hello_boot
         }
         _ => false,
     }

@@ -37,6 +37,8 @@ const OPENED_BURST: u32 = 400;
 const ANSWERS_PER_SECOND: u32 = 20;
 const ANSWERS_BURST: u32 = 100;
 
+/// Between two handshakes with one peer because of what beacons say.
+const HINT_INTERVAL: Duration = Duration::from_secs(1);
 /// A peer that answered on a straight path so lately has not begun anew.
 const ALIVE_TIME: Duration = Duration::from_secs(2);
 
@@ -165,6 +167,10 @@ impl Gateway {
             // Our own, which the network brings back.
             return Ok(());
         }
+        if !self.local.iter().any(|local| local.is_neighbour(from.remote.ip())) {
+            // The socket that answers come to is open to the whole Internet.
+            return Err(DropReason::UnknownEndpoint);
+        }
         if !self.beacons.opened.take(now) {
             return Err(DropReason::RateLimited);
         }
@@ -181,14 +187,20 @@ impl Gateway {
         let id = self.peers.find_or_add(ip4, now).ok_or(DropReason::TooManyPeers)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::TooManyPeers)?;
         let restarted = peer.boot().is_some_and(|known| known != boot) && !peer.paths.is_alive(now, ALIVE_TIME);
-        if !peer.claim(Claim { key, boot, endpoint: Some(endpoint), at: now }) {
+        if !peer.claim(Claim { key, boot, endpoint: Some(endpoint), at: now, proven: false }) {
             return Err(DropReason::Impostor);
         }
         if peer.has_session() {
             self.add_path(now, id, &endpoint);
         }
-        if restarted && self.peers.get(id).is_some_and(|peer| peer.has_session() && peer.asking.is_none()) {
-            // A hint, as it may be a recording: the session stays until there is another one.
+        if restarted
+            && let Some(peer) = self.peers.get_mut(id)
+            && peer.has_session()
+            && peer.asking.is_none()
+            && peer.ask_at.is_none_or(|at| at <= now)
+        {
+            // A hint, as it may be a recording: the session stays until there is another one, and there are few.
+            peer.ask_at = Some(now + HINT_INTERVAL);
             self.ask(now, id);
         }
         if new && self.beacons.answers.take(now) {

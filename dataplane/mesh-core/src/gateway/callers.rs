@@ -93,9 +93,11 @@ impl Callers {
     /// Lets one handshake of `caller` in. One that came at the same time may have taken the last turn, or the last place.
     pub(super) fn let_in(&mut self, now: Moment, caller: &Caller, rng: &mut impl Rng) -> Result<(), DropReason> {
         let key = caller.key();
-        if self.0.len() >= CALLERS_MAX && !self.0.contains_key(&key) {
+        // Addresses leave half of the room to slots, of which a member has one only.
+        let most = if caller.slot().is_some() { CALLERS_MAX } else { CALLERS_MAX / 2 };
+        if self.0.len() >= most && !self.0.contains_key(&key) {
             self.0.retain(|_, caller| now.since(caller.since) < CALLER_TIME);
-            if self.0.len() >= CALLERS_MAX {
+            if self.0.len() >= most {
                 return Err(DropReason::Busy);
             }
         }

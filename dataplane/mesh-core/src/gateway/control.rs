@@ -70,6 +70,9 @@ impl Gateway {
         plaintext: &[u8],
     ) -> Result<(), DropReason> {
         let message = Message::decode(plaintext).map_err(|_| DropReason::Malformed)?;
+        if message.as_ref().is_some_and(|message| plaintext.len() < message.answer_bytes_max()) {
+            return Err(DropReason::Unpadded);
+        }
         match message {
             // That it came is all there is to know.
             Some(Message::Confirm { .. } | Message::ProbeReply { .. }) => Ok(()),

@@ -246,6 +246,7 @@ impl Gateway {
         if error == HandshakeError::WrongKey {
             // Either that, or what we know is old: ask again who holds the address.
             peer.refresh = true;
+            peer.doubt_claim();
             let ip4 = peer.ip4;
             self.drops.count(DropReason::Impostor);
             self.tell(Event::Impostor { ip4 });
@@ -255,6 +256,9 @@ impl Gateway {
     /// Our handshake has its keys.
     fn asked(&mut self, now: Moment, id: u32, finished: InitiatorFinished) {
         let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.key() == Some(&finished.remote) {
+            peer.prove_claim();
+        }
         let Some(asking) = &mut peer.asking else { return };
         let (AskingStage::Finishing { remote_index, .. }, Some(cipher)) = (&asking.stage, chosen(&finished.welcome))
         else {

@@ -103,6 +103,7 @@ impl Gateway {
 
     /// Nobody holds the address of a peer: whoever waits for it is told.
     fn nobody(&mut self, now: Moment, id: u32) {
+        let epoch = self.relay.epoch();
         if self.peers.get(id).is_some_and(|peer| peer.paths.is_alive(now, ALIVE_TIME)) {
             // It is there, and talks to us: it is the transfer that has lost it.
             return self.unvouched(now, id);
@@ -110,7 +111,10 @@ impl Gateway {
         let Some(peer) = self.peers.get(id) else { return };
         if peer.claimed().is_some_and(|claim| claim.endpoint.is_some() && now.since(claim.at) < CLAIM_TIME) {
             // It said so itself a moment ago, on our own network.
-            self.end_sessions(now, id);
+            if peer.record.is_some() {
+                // It was vouched for, and may have been reached by the relay alone.
+                self.end_sessions(now, id);
+            }
             return self.unvouched(now, id);
         }
         self.end_sessions(now, id);
@@ -122,6 +126,7 @@ impl Gateway {
         peer.forget_claim();
         peer.keyring = None;
         peer.missing_since = None;
+        (peer.learned_at, peer.transfer_epoch) = (Some(now), epoch);
         peer.absent_until = Some(now + ABSENT_TIME);
         while let Some(waiting) = self.peers.dequeue(id) {
             self.complain_unreachable(now, &waiting.bytes);
@@ -136,14 +141,16 @@ impl Gateway {
 
     /// The transfer vouches for a peer no more that is reached without it.
     fn unvouched(&mut self, now: Moment, id: u32) {
+        let epoch = self.relay.epoch();
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.lookup = None;
         peer.refresh = false;
         peer.missing_since = None;
-        peer.learned_at = Some(now);
+        // As of this start of the transfer it is known: it is not asked again at once.
+        (peer.learned_at, peer.transfer_epoch) = (Some(now), epoch);
         if let Some(record) = peer.record.take() {
             let endpoint = peer.paths.carrying().map(|path| path.endpoint);
-            peer.claim(Claim { key: record.key, boot: record.boot, endpoint, at: now });
+            peer.claim(Claim { key: record.key, boot: record.boot, endpoint, at: now, proven: true });
             self.peers.forget_slot(id, record.slot);
         }
         self.tend_peer(now, id);

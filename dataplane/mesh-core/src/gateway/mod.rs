@@ -177,8 +177,6 @@ pub struct Gateway {
     beacons: beacons::Beacons,
     /// Whether anything but the relay may carry to anybody: else strangers get no answer.
     takes_straight: bool,
-    /// Numbers the probes of paths.
-    path_seq: u32,
     stopped: bool,
 }
 
@@ -248,7 +246,6 @@ impl Gateway {
             strangers: timers::Bucket::new(now, paths::STRANGERS_PER_SECOND, paths::STRANGERS_BURST),
             beacons: beacons::Beacons::new(now, sealer, hash_seeds),
             takes_straight,
-            path_seq: rng.next_u32(),
             stopped: false,
             rng,
             hello_number: 0,

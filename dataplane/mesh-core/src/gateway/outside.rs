@@ -141,13 +141,15 @@ impl Gateway {
         let (session, hand) = keyring.opening(index).ok_or(DropReason::UnknownSession)?;
         let (head, body) = datagram.split_at_mut(HEADER_BYTES);
         let bytes = session.open(header.counter, head, body).map_err(refused)?;
+        let newest = session.newest() == header.counter + 1;
         peer.received_at = Some(now);
         peer.unanswered_since = None;
         peer.probing = None;
         let known = peer.paths.note_received(straight.as_ref());
         if straight.is_none() {
             self.relay.heard(now);
-        } else if !known && hand != Slot::Previous {
+        } else if !known && newest && hand != Slot::Previous {
+            // Older ones may have been kept, by somebody who now sends them on from elsewhere.
             self.stranger(now, id, from);
         }
         if hand == Slot::Next {
@@ -197,17 +199,20 @@ impl Gateway {
         if let Some(path) = peer.path(&self.relay) {
             mss::clamp(packet, &inner, path.inner_bytes(self.outer));
         }
-        peer.used_at = now;
+        let woken = peer.use_now(now);
         peer.traffic.packets_in += 1;
         peer.traffic.bytes_in += packet.len() as u64;
         self.relay.used(now);
-        self.peers.timers.by(id, now + TEND_INTERVAL);
+        self.peers.timers.by(id, if woken { now } else { now + TEND_INTERVAL });
         Ok(())
     }
 
     /// The peer uses the next session: so do we.
     fn promote(&mut self, now: Moment, id: u32) {
-        let Some(keyring) = self.peers.get_mut(id).and_then(|peer| peer.keyring.as_mut()) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(keyring) = &mut peer.keyring else { return };
+        // It may be another start of the peer, which counts its lists anew.
+        peer.exchange.theirs = 0;
         let released = keyring.promote(now);
         let initiator = keyring.current().is_some_and(|session| session.initiator());
         for index in released {

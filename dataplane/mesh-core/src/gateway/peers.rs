@@ -48,6 +48,8 @@ pub(super) struct Claim {
     /// Where it was heard.
     pub(super) endpoint: Option<Endpoint>,
     pub(super) at: Moment,
+    /// Whether a handshake has shown, or the transfer has said, that it has the key. In a beacon anybody can name any.
+    pub(super) proven: bool,
 }
 
 /// A packet that waits for a session.
@@ -207,21 +209,41 @@ impl Peer {
         self.claimed.as_ref()
     }
 
-    /// It says who it is. `false` when another key is known to be it: one that is vouched for, or that came first and was heard of
-    /// late. Where it is not told, it is where it was.
+    /// Whether the holder of a key may be it, who shows that it has the key (`proven`), or only names it: unless another key is
+    /// known to be it, one that is vouched for, or that came first and was heard of late.
+    pub(super) fn may_be(&self, now: Moment, key: &PublicKey, proven: bool) -> bool {
+        if self.key().is_none_or(|known| known == key) {
+            return true;
+        }
+        let gives_way = |claimed: &Claim| proven && !claimed.proven || now.since(claimed.at) >= CLAIM_TIME;
+        self.record.is_none() && !self.has_session() && self.claimed.as_ref().is_some_and(gives_way)
+    }
+
+    /// It says who it is. `false` when it may not be. Where it is not told, it is where it was.
     pub(super) fn claim(&mut self, claim: Claim) -> bool {
+        if !self.may_be(claim.at, &claim.key, claim.proven) {
+            return false;
+        }
         if self.key().is_some_and(|key| *key != claim.key) {
-            let gone = self.claimed.is_some_and(|claimed| claim.at.since(claimed.at) >= CLAIM_TIME);
-            if self.record.is_some() || self.has_session() || !gone {
-                return false;
-            }
             self.claimed = None;
             self.keyring = None;
             self.hello = None;
         }
-        let known = self.claimed.as_ref().and_then(|claimed| claimed.endpoint);
-        self.claimed = Some(Claim { endpoint: claim.endpoint.or(known), ..claim });
+        let (endpoint, proven) = self.claimed.as_ref().map_or((None, false), |known| (known.endpoint, known.proven));
+        self.claimed = Some(Claim { endpoint: claim.endpoint.or(endpoint), proven: claim.proven || proven, ..claim });
         true
+    }
+
+    /// A handshake has shown that it has the key that it is known by.
+    pub(super) fn prove_claim(&mut self) {
+        if let Some(claim) = &mut self.claimed {
+            claim.proven = true;
+        }
+    }
+
+    /// Nobody answered who has the key that it is known by: if that was only named, others may name theirs.
+    pub(super) fn doubt_claim(&mut self) {
+        self.claimed.take_if(|claim| !claim.proven);
     }
 
     /// Its endpoints have moved to other sockets, as `adopt` does it; those for which it is false are gone. Whether the path that
@@ -248,7 +270,9 @@ impl Peer {
         let relayed = || self.relayed(relay);
         let healthy = if relay.is_healthy() { relayed() } else { None };
         let claimed = || {
-            let endpoint = self.claimed.as_ref()?.endpoint?;
+            // Whoever is to be reached by the relay alone is not even asked elsewhere.
+            let claim = self.claimed.as_ref().filter(|_| self.paths.choice() != PathChoice::Relay)?;
+            let endpoint = claim.endpoint?;
             Some(Path::straight(PathKind::of(&endpoint, local), endpoint))
         };
         healthy.or_else(|| self.paths.carrying().copied()).or_else(claimed).or_else(relayed)

@@ -17,6 +17,8 @@ use crate::seam::Moment;
 
 /// A session that carries nothing for this time is closed.
 const IDLE_TIME: Duration = Duration::from_secs(180);
+/// A peer whose straight path was answered on so lately is there: idle paths are probed every 20 s.
+const ALIVE_TIME: Duration = Duration::from_secs(60);
 /// A peer counts as in use for this time after a packet.
 const USE_TIME: Duration = Duration::from_secs(30);
 /// One that was not in use for this time is asleep.
@@ -35,7 +37,7 @@ const UNVOUCHED_AGAIN: Duration = Duration::from_secs(10);
 const LEAST: Duration = Duration::from_millis(5);
 
 impl Peer {
-    /// A packet goes to it. Whether it was asleep: then what carried before is asked at once whether it still does.
+    /// A packet goes to it, or came from it. Whether it was asleep: then what carried before is asked at once whether it still does.
     pub(super) fn use_now(&mut self, now: Moment) -> bool {
         let asleep = now.since(self.used_at) >= ASLEEP_AFTER && !self.paths.is_relay_alone();
         self.used_at = now;
@@ -96,10 +98,12 @@ impl Gateway {
     /// Closes an idle session; probes one under which nothing comes back, and gives it up in the end.
     fn tend_session(&mut self, now: Moment, id: u32) {
         let (healthy, epoch) = (self.relay.is_healthy(), self.relay.epoch());
+        // Without a relay nobody would find the other one again.
+        let reachable = self.has_relay_to(id);
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.has_session()) else { return };
         let near = peer.claimed().is_some_and(|claim| claim.endpoint.is_some() && now.since(claim.at) < CLAIM_TIME);
         let healthy = healthy && peer.transfer_epoch == epoch || near || peer.paths.carrying().is_some();
-        if now.since(peer.used_at) >= IDLE_TIME {
+        if now.since(peer.used_at) >= IDLE_TIME && (reachable || !peer.paths.is_alive(now, ALIVE_TIME)) {
             self.send_to_peer(now, id, &Message::Close { reason: CloseReason::Idle });
             self.end_sessions(now, id);
             return;
@@ -138,6 +142,7 @@ impl Gateway {
             peer.asking = None;
         } else if now.since(*since) >= ASKING_TIME {
             peer.refresh = true;
+            peer.doubt_claim();
             let current = peer.keyring.as_ref().and_then(|keyring| keyring.current());
             if confirming && current.is_some_and(|session| session.local_index() == index) {
                 // The peer never was heard under it.
@@ -225,7 +230,8 @@ impl Gateway {
             peer.lookup.map(|lookup| lookup.next_at).filter(|_| registered),
             ask_at.filter(|at| *at > now),
             if in_use { Some(now + TEND_INTERVAL) } else { None },
-            peer.has_session().then(|| peer.used_at + IDLE_TIME),
+            // One that may not be closed is looked at again later.
+            peer.has_session().then(|| (peer.used_at + IDLE_TIME).max(now + TEND_INTERVAL)),
             kept,
             if peer.has_session() { peer.paths.next_timeout(now, in_use, relay) } else { None },
             if peer.has_session() { peer.exchange.next_timeout() } else { None },

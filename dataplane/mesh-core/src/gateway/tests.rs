@@ -1,5 +1,6 @@
 //! What the gateway does, shown by gateways and a real transfer in one process, and piece by piece.
 
+mod attackers;
 mod beacons;
 mod hostile;
 mod hostile_peer;
@@ -9,6 +10,7 @@ mod order;
 mod packets;
 mod paths;
 mod pieces;
+mod reach;
 mod recordings;
 mod registering;
 mod sessions;

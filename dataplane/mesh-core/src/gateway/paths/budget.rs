@@ -11,7 +11,8 @@ const PACKETS: u8 = 6;
 /// The same where a transfer sees the peer at that IP now, for each peer.
 const PACKETS_VOUCHED: u8 = 48;
 const WINDOW: Duration = Duration::from_secs(10);
-/// IPs that are remembered. While there are more, further ones get nothing.
+/// IPs that are remembered. While there are more, further ones get nothing; where a transfer sees a peer there is room for as many
+/// again, as peers name what they like.
 const IPS_MAX: usize = 512;
 
 /// How much was sent to which IP of late.
@@ -28,9 +29,10 @@ impl Unproven {
 
     /// Takes leave to send one packet to `ip`, where a transfer sees its holder now or not.
     pub(in crate::gateway) fn take(&mut self, now: Moment, ip: IpAddr, vouched: bool) -> bool {
-        if self.ips.len() >= IPS_MAX && !self.ips.contains_key(&ip) {
+        let room = if vouched { 2 * IPS_MAX } else { IPS_MAX };
+        if self.ips.len() >= room && !self.ips.contains_key(&ip) {
             self.ips.retain(|_, (since, _)| now.since(*since) < WINDOW);
-            if self.ips.len() >= IPS_MAX {
+            if self.ips.len() >= room {
                 return false;
             }
         }
@@ -76,6 +78,8 @@ mod tests {
         let all: usize = (0..10_000).map(|ip| granted(&mut unproven, START, ip, false)).sum();
         assert_eq!(all, IPS_MAX * usize::from(PACKETS));
         assert!(unproven.ips.len() <= IPS_MAX);
+        let all: usize = (20_000..30_000).map(|ip| granted(&mut unproven, START, ip, true)).sum();
+        assert_eq!(all, IPS_MAX * usize::from(PACKETS_VOUCHED), "as many again where somebody is seen");
         assert!(granted(&mut unproven, START + WINDOW + Duration::from_secs(1), 77_777, false) > 0);
     }
 }

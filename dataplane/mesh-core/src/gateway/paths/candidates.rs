@@ -8,10 +8,12 @@ use mesh_wire::message::{CANDIDATES_MAX, Candidate, CandidateKind, Mapping};
 use crate::gateway::local::LocalAddress;
 use crate::seam::Moment;
 
-/// What peers say of where they see us, remembered: the last ones.
+/// What peers say of where they see us, remembered: the first ones.
 const SEEN_MAX: usize = 8;
 /// How long it counts.
 const SEEN_TIME: Duration = Duration::from_secs(300);
+/// What one peer says of it is news so often at most: each is told to all peers.
+const SEEN_NEWS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A place where somebody outside has seen us.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,8 @@ struct Seen {
     /// Who: a second port of the transfer; or a peer, whose port is left out, as one peer has several.
     by: SocketAddr,
     at: Moment,
+    /// Since when it is this endpoint.
+    since: Moment,
 }
 
 /// What our places are made of.
@@ -66,12 +70,17 @@ impl Candidates {
             self.seen.iter_mut().find(|seen| seen.by == by && seen.endpoint.is_ipv4() == endpoint.is_ipv4())
         {
             known.at = now;
-            return std::mem::replace(&mut known.endpoint, endpoint) != endpoint;
+            if known.endpoint == endpoint || now.since(known.since) < SEEN_NEWS_INTERVAL {
+                return false;
+            }
+            (known.endpoint, known.since) = (endpoint, now);
+            return true;
         }
         if self.seen.len() == SEEN_MAX {
-            self.seen.remove(0);
+            // Behind some NATs each peer sees another port: those known do for all, and do not change by the second.
+            return false;
         }
-        self.seen.push(Seen { endpoint, by, at: now });
+        self.seen.push(Seen { endpoint, by, at: now, since: now });
         true
     }
 

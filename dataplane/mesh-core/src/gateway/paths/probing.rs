@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use mesh_wire::message::{Candidate, CandidateKind, Mapping, Message};
+use rand::Rng;
 
 use super::candidates::{Sources, is_place};
 use super::table::Way;
@@ -113,8 +114,8 @@ impl Gateway {
                     continue;
                 }
             }
-            self.path_seq = self.path_seq.wrapping_add(1);
-            let seq = self.path_seq;
+            // Whoever could guess it could answer for a place that it only named.
+            let seq = self.rng.next_u32();
             let sent = peer.paths.probed(now, way, seq, in_use, stretch);
             self.send_by(id, way, &Message::PathProbe { seq, sent });
         }
