@@ -3,6 +3,7 @@
 mod beacons;
 mod life;
 mod lines;
+mod mapping;
 mod report;
 mod sockets;
 
@@ -19,6 +20,7 @@ use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
 use self::life::{Around, Life, Wake};
 use self::lines::{introduce, tell};
+use self::mapping::PortMapping;
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
 use crate::beacons::SOCKETS_MAX;
@@ -222,6 +224,10 @@ impl Start {
         let worker = Worker::start(plan, helpers.clone(), move |result| _ = ended.send(Wake::Ended(result)))?;
 
         introduce(&options, &selection, outlet.outside(), &around.interfaces, &interface, ula, &fingerprint);
+        let mapped = wakes.clone();
+        // The main thread ends first, and there is nobody to tell then.
+        let tell_mapping = move |report| _ = mapped.send(Wake::Mapping(report));
+        let mapping = PortMapping::start(options.mapping, &identity.static_key, tell_mapping);
         let report = Report {
             fingerprint,
             key: hex::encode(identity.static_key.public()),
@@ -233,6 +239,7 @@ impl Start {
             trans: options.trans.to_string(),
             outside: outlet.outside().clone(),
             sockets: outlet.shown(),
+            mapping: mapping.shown(),
             started,
             log,
         };
@@ -244,9 +251,10 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known);
-        life.open_beacons(&around);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known, mapping);
+        life.begin(&around);
         let outcome = life.keep(&woken);
+        let mapper = life.end().stop();
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);
             Flow::Stop
@@ -254,6 +262,9 @@ impl Start {
         worker.join();
         if let Some(status) = status {
             status.end();
+        }
+        if let Some(mapper) = mapper {
+            mapper.join();
         }
         outcome?;
         announce("stopped");

@@ -13,6 +13,7 @@ use mesh_core::session::PublicKey;
 
 use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
+use super::mapping::PortMapping;
 use super::sockets::{Exchanged, Outlet};
 use crate::config::GatewayOptions;
 use crate::iface::candidates::local_addresses;
@@ -20,6 +21,7 @@ use crate::iface::watch::{DefaultRoute, Snapshot};
 use crate::iface::{self, Interface, Outside, Route};
 use crate::log::{announce, announce_warning};
 use crate::mailbox::Mailbox;
+use crate::mapping;
 use crate::pump::Flow;
 use crate::resolve::resolve;
 use crate::select::Make;
@@ -39,6 +41,8 @@ pub(super) enum Wake {
     Network(Snapshot),
     /// The outside sockets are others now.
     Exchanged(anyhow::Result<Exchanged>),
+    /// What the router says.
+    Mapping(mapping::Report),
 }
 
 /// The main thread's life: until it is told to stop, or something it cannot do without is gone.
@@ -50,6 +54,7 @@ pub(super) struct Life<'a, E: Make> {
     outlet: Outlet,
     around: Around,
     beacons: BeaconSockets,
+    mapping: PortMapping,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it is to be asked once more: the network is another than when it was asked.
@@ -72,6 +77,7 @@ impl<'a, E: Make> Life<'a, E> {
         wakes: mpsc::Sender<Wake>,
         outlet: Outlet,
         around: Around,
+        mapping: PortMapping,
     ) -> Self {
         Self {
             options,
@@ -81,6 +87,7 @@ impl<'a, E: Make> Life<'a, E> {
             outlet,
             around,
             beacons: BeaconSockets::default(),
+            mapping,
             resolving: false,
             resolve_again: false,
             unresolved: false,
@@ -91,11 +98,28 @@ impl<'a, E: Make> Life<'a, E> {
     }
 
     /// Opens the sockets for beacons that these interfaces ask for.
-    pub(super) fn open_beacons(&mut self, snapshot: &Snapshot) {
+    fn open_beacons(&mut self, snapshot: &Snapshot) {
         self.beacons.look(self.outlet.outside(), snapshot, self.mailbox);
     }
 
-    pub(super) fn keep(mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
+    /// Asks the router for our port; `again`: even if it was asked for that before.
+    fn look_after_mapping(&mut self, again: bool) {
+        let port = self.outlet.port_ipv4();
+        self.mapping.look(self.outlet.outside(), &self.around, port, again);
+    }
+
+    /// Begins what has to do with the network around, which is this.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) {
+        self.open_beacons(snapshot);
+        self.look_after_mapping(true);
+    }
+
+    /// What has to be ended in its own time.
+    pub(super) fn end(self) -> PortMapping {
+        self.mapping
+    }
+
+    pub(super) fn keep(&mut self, woken: &mpsc::Receiver<Wake>) -> anyhow::Result<()> {
         loop {
             match woken.recv().context("the data thread is gone: see the log")? {
                 Wake::Stop => return Ok(()),
@@ -110,7 +134,9 @@ impl<'a, E: Make> Life<'a, E> {
                     if self.outlet.exchanged(outcome) {
                         self.look();
                     }
+                    self.look_after_mapping(false);
                 }
+                Wake::Mapping(report) => self.mapping.reported(report, self.mailbox),
             }
         }
     }
@@ -140,6 +166,7 @@ impl<'a, E: Make> Life<'a, E> {
         tracing::info!(addresses = %around, "the network outside has changed");
         let addresses = around.addresses.clone();
         self.around = around;
+        self.look_after_mapping(true);
         self.mailbox.send(move |_, gateway: &mut Gateway, now| {
             gateway.network_changed(now, &addresses);
             Flow::Continue
@@ -223,6 +250,7 @@ impl<'a, E: Make> Life<'a, E> {
             }
             Event::Registered { transfer, observed, first, .. } => {
                 (self.cause_told, self.silence_due) = (false, None);
+                self.mapping.seen_at(observed);
                 let line = format!("registered with {trans} ({transfer}) as {}, seen at {observed}", self.options.ip);
                 if first {
                     announce(line)
@@ -255,6 +283,7 @@ impl<'a, E: Make> Life<'a, E> {
             Event::TransferSilent { .. } => self.tell_silence(),
             Event::TransferBack => {
                 (self.cause_told, self.silence_due) = (false, None);
+                self.mapping.check();
                 announce(format_args!("{trans} answers"));
             }
             Event::TransferKeyChanged => {
@@ -298,7 +327,7 @@ fn prefer_reachable(addresses: &mut [SocketAddr], name: &str) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Around {
     pub(super) addresses: Vec<LocalAddress>,
-    ipv4: Option<DefaultRoute>,
+    pub(super) ipv4: Option<DefaultRoute>,
     ipv6: Option<DefaultRoute>,
 }
 

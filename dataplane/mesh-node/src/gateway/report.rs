@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use mesh_core::gateway::Gateway;
 
+use super::mapping::ShownMapping;
 use super::sockets::Shown;
 use crate::helpers::Helpers;
 use crate::iface::{self, Outside};
@@ -29,6 +30,7 @@ pub(super) struct Report<E: Make> {
     pub(super) trans: String,
     pub(super) outside: Outside,
     pub(super) sockets: Shown,
+    pub(super) mapping: ShownMapping,
     pub(super) started: Instant,
     pub(super) log: DroppedLines,
 }
@@ -62,6 +64,7 @@ impl<E: Make> Report<E> {
             outside: self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             tied: self.outside != Outside::Routed,
             route,
+            mapping: self.mapping.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             gateway,
         })
     }

@@ -28,6 +28,7 @@ use crate::cli::flags::Program;
 use crate::cli::{Failure, StatusQuery};
 use crate::engine::EngineCounters;
 use crate::iface::Route;
+use crate::mapping::Protocol;
 
 /// Version of the documents.
 pub const SCHEMA: u32 = 1;
@@ -177,9 +178,38 @@ pub struct GatewayReport {
     pub tied: bool,
     /// What datagrams to the transfer leave by; `None` while no address of it is known.
     pub route: Option<Route>,
+    /// What the router maps to the outside socket for IPv4.
+    pub mapping: MappingReport,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,
+}
+
+/// How it stands with a port of the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MappingState {
+    /// No router is to be asked.
+    Off,
+    /// It is being asked.
+    Searching,
+    /// There is one.
+    Mapped,
+    /// There is none.
+    None,
+}
+
+/// A port of the router that leads to ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MappingReport {
+    /// How it stands.
+    pub state: MappingState,
+    /// The router's address and port outside.
+    pub outside: Option<SocketAddr>,
+    /// How it was got.
+    pub protocol: Option<Protocol>,
+    /// Why there is none, for people; empty where there is one or it is being asked for.
+    pub why: String,
 }
 
 /// Adds what one core counted to `total`.

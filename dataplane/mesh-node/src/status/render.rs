@@ -212,9 +212,18 @@ pub(super) fn gateway(document: &Value) -> String {
         let by = if document["tied"] == true { "by" } else { "by the route via" };
         format!(", {by} {} ({})", cell(&route["interface"]), cell(&route["address"]))
     };
+    let mapping = &document["mapping"];
+    let mapped = match mapping["state"].as_str() {
+        Some("mapped") => {
+            format!("the router maps {} ({})", cell(&mapping["outside"]), cell(&mapping["protocol"]))
+        }
+        Some("none") => format!("no port of a router: {}", cell(&mapping["why"])),
+        Some("off") => "no router is asked for a port".into(),
+        _ => "asking for a port of the router".into(),
+    };
     let _ = writeln!(
         text,
-        "  sending from {}{}\n  transfer {}: {} at {}, seen at {}",
+        "  sending from {}{}\n  {mapped}\n  transfer {}: {} at {}, seen at {}",
         cell(&document["outside"]),
         by,
         cell(&document["trans"]),
