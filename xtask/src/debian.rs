@@ -9,7 +9,8 @@ use crate::command;
 use crate::report::Outcome;
 
 /// A package, the program of it the tests call, and what for.
-const PACKAGES: [(&str, &str, &str); 3] = [
+const PACKAGES: [(&str, &str, &str); 4] = [
+    ("miniupnpd-nftables", "miniupnpd", "is the router that gives a gateway a port"),
     ("nftables", "nft", "translates and filters addresses in the laboratory"),
     ("strace", "strace", "shows which system calls the data threads of the ring engine make"),
     ("valgrind", "valgrind", "counts instructions"),

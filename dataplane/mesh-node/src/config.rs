@@ -13,6 +13,7 @@ use mesh_wire::message::NAME_BYTES_MAX;
 
 use crate::cli::flags::{Flag, Kind};
 use crate::cli::{Failure, Given, Variables};
+use crate::mapping::MappingChoice;
 use crate::resolve::HostPort;
 use crate::secret::SecretString;
 use crate::select::EngineChoice;
@@ -277,6 +278,8 @@ pub struct GatewayOptions {
     pub iface: String,
     /// Whether `-iface` was given by anyone.
     pub iface_given: bool,
+    /// Whether the router is asked for a port.
+    pub mapping: MappingChoice,
     /// Fixed size of outer packets in bytes, if given.
     pub mtu: Option<u16>,
     /// Which paths may carry, to all peers but those in `pins`.
@@ -322,6 +325,7 @@ impl GatewayOptions {
             trans: parse_trans(settings.text("trans"))?,
             iface: settings.text("iface").to_owned(),
             iface_given: settings.origin("iface") != Origin::Default,
+            mapping: settings.text("mapping").parse().map_err(Failure::Usage)?,
             mtu,
             name: parse_name(settings.text("name"))?,
             secret: Some(settings.secret("secret")?).filter(|secret| !secret.is_empty()),

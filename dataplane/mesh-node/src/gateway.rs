@@ -3,6 +3,7 @@
 mod beacons;
 mod life;
 mod lines;
+mod mapping;
 mod report;
 mod sockets;
 mod tcp;
@@ -18,8 +19,9 @@ use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, SEARCH_SOCKET
 use mesh_core::seam::Moment;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
-use self::life::{Around, Life, Wake};
+use self::life::{Around, Life, Wake, Ways};
 use self::lines::{introduce, tell};
+use self::mapping::PortMapping;
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
 use self::tcp::Tcp;
@@ -247,6 +249,10 @@ impl Start {
         let worker = Worker::start(plan, helpers.clone(), move |result| _ = ended.send(Wake::Ended(result)))?;
 
         introduce(&options, &selection, outlet.outside(), &around.interfaces, &interface, ula, &fingerprint);
+        let mapped = wakes.clone();
+        // The main thread ends first, and there is nobody to tell then.
+        let tell_mapping = move |report| _ = mapped.send(Wake::Mapping(report));
+        let mapping = PortMapping::start(options.mapping, &identity.static_key, tell_mapping);
         let report = Report {
             fingerprint,
             key: hex::encode(identity.static_key.public()),
@@ -259,6 +265,7 @@ impl Start {
             outside: outlet.outside().clone(),
             sockets: outlet.shown(),
             tcp: tcp.counts(),
+            mapping: mapping.shown(),
             started,
             log,
         };
@@ -270,19 +277,24 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, token, known, tcp);
-        life.open_beacons(&around);
+        let ways = Ways { outlet, around: known, tcp, mapping };
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, ways, token);
+        life.begin(&around);
         let outcome = life.keep(&woken);
+        let (tcp, mapping) = life.end();
+        let mapper = mapping.stop();
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);
             Flow::Stop
         });
-        let bridge = life.end();
         worker.join();
         // What the data thread said last may go over TCP.
-        drop(bridge);
+        drop(tcp);
         if let Some(status) = status {
             status.end();
+        }
+        if let Some(mapper) = mapper {
+            mapper.join();
         }
         outcome?;
         announce("stopped");

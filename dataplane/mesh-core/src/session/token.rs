@@ -178,6 +178,14 @@ impl hkdf::KeyType for Length {
     }
 }
 
+/// Bytes for one use of a static key, which serves for nothing but handshakes otherwise.
+pub(super) fn derive_from_key<const N: usize>(secret: &[u8; 32], usage: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"EasyMesh static key").extract(secret);
+    expand(&prk, &[usage.as_bytes()], &mut bytes);
+    bytes
+}
+
 fn expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {
     prk.expand(info, Length(out.len()))
         .and_then(|okm| okm.fill(out))

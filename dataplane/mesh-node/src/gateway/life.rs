@@ -15,6 +15,7 @@ use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
 use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
+use super::mapping::PortMapping;
 use super::sockets::{Exchanged, Outlet};
 use super::tcp::Tcp;
 use crate::config::GatewayOptions;
@@ -23,6 +24,7 @@ use crate::iface::watch::{DefaultRoute, Snapshot};
 use crate::iface::{self, Interface, Outside, Route};
 use crate::log::{announce, announce_warning};
 use crate::mailbox::Mailbox;
+use crate::mapping;
 use crate::pump::Flow;
 use crate::resolve::resolve;
 use crate::select::Make;
@@ -42,6 +44,16 @@ pub(super) enum Wake {
     Network(Snapshot),
     /// The outside sockets are others now.
     Exchanged(anyhow::Result<Exchanged>),
+    /// What the router says.
+    Mapping(mapping::Report),
+}
+
+/// The ways out of the machine.
+pub(super) struct Ways {
+    pub(super) outlet: Outlet,
+    pub(super) around: Around,
+    pub(super) tcp: Tcp,
+    pub(super) mapping: PortMapping,
 }
 
 /// The main thread's life: until it is told to stop, or something it cannot do without is gone.
@@ -58,6 +70,7 @@ pub(super) struct Life<'a, E: Make> {
     over_tcp: bool,
     /// Keys of other ports of the transfer are made from it.
     token: StretchedToken,
+    mapping: PortMapping,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it is to be asked once more: the network is another than when it was asked.
@@ -78,11 +91,10 @@ impl<'a, E: Make> Life<'a, E> {
         state: &'a StateDirectory,
         mailbox: &'a Mailbox<E, Gateway>,
         wakes: mpsc::Sender<Wake>,
-        outlet: Outlet,
+        ways: Ways,
         token: StretchedToken,
-        around: Around,
-        tcp: Tcp,
     ) -> Self {
+        let Ways { outlet, around, tcp, mapping } = ways;
         tcp.target().set_places(outlet.places());
         Self {
             options,
@@ -95,6 +107,7 @@ impl<'a, E: Make> Life<'a, E> {
             tcp,
             over_tcp: false,
             token,
+            mapping,
             resolving: false,
             resolve_again: false,
             unresolved: false,
@@ -105,8 +118,25 @@ impl<'a, E: Make> Life<'a, E> {
     }
 
     /// Opens the sockets for beacons that these interfaces ask for.
-    pub(super) fn open_beacons(&mut self, snapshot: &Snapshot) {
+    fn open_beacons(&mut self, snapshot: &Snapshot) {
         self.beacons.look(self.outlet.outside(), snapshot, self.mailbox);
+    }
+
+    /// Asks the router for our port; `again`: even if it was asked for that before.
+    fn look_after_mapping(&mut self, again: bool) {
+        let port = self.outlet.port_ipv4();
+        self.mapping.look(self.outlet.outside(), &self.around, port, again);
+    }
+
+    /// Begins what has to do with the network around, which is this.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) {
+        self.open_beacons(snapshot);
+        self.look_after_mapping(true);
+    }
+
+    /// What has to be ended in its own time, and what has to outlive the data thread.
+    pub(super) fn end(self) -> (Tcp, PortMapping) {
+        (self.tcp, self.mapping)
     }
 
     /// Goes on until the program is to end.
@@ -129,14 +159,11 @@ impl<'a, E: Make> Life<'a, E> {
                         self.look();
                     }
                     self.tcp.target().set_places(self.outlet.places());
+                    self.look_after_mapping(false);
                 }
+                Wake::Mapping(report) => self.mapping.reported(report, self.mailbox),
             }
         }
-    }
-
-    /// Ends it, and gives back what has to outlive the data thread.
-    pub(super) fn end(self) -> Tcp {
-        self.tcp
     }
 
     /// Looks whether the interfaces ask for other sockets.
@@ -164,6 +191,7 @@ impl<'a, E: Make> Life<'a, E> {
         tracing::info!(addresses = %around, "the network outside has changed");
         let addresses = around.addresses.clone();
         self.around = around;
+        self.look_after_mapping(true);
         self.mailbox.send(move |_, gateway: &mut Gateway, now| {
             gateway.network_changed(now, &addresses);
             Flow::Continue
@@ -250,6 +278,9 @@ impl<'a, E: Make> Life<'a, E> {
                 (self.cause_told, self.silence_due) = (false, None);
                 // Over TCP it sees an address of its own machine.
                 let way = if self.over_tcp { "over TCP".into() } else { format!("seen at {observed}") };
+                if !self.over_tcp {
+                    self.mapping.seen_at(observed);
+                }
                 let line = format!("registered with {trans} ({transfer}) as {}, {way}", self.options.ip);
                 if first {
                     announce(line)
@@ -282,6 +313,7 @@ impl<'a, E: Make> Life<'a, E> {
             Event::TransferSilent { .. } => self.tell_silence(),
             Event::TransferBack => {
                 (self.cause_told, self.silence_due) = (false, None);
+                self.mapping.check();
                 announce(format_args!("{trans} answers"));
             }
             Event::StreamWanted(wanted) => self.tcp.wanted(wanted, self.mailbox),
@@ -346,7 +378,7 @@ fn prefer_reachable(addresses: &mut [SocketAddr], name: &str) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Around {
     pub(super) addresses: Vec<LocalAddress>,
-    ipv4: Option<DefaultRoute>,
+    pub(super) ipv4: Option<DefaultRoute>,
     ipv6: Option<DefaultRoute>,
 }
 

@@ -70,6 +70,12 @@ impl Outlet {
         self.settled
     }
 
+    /// The port of the socket for IPv4.
+    pub(super) fn port_ipv4(&self) -> Option<u16> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.iter().find(|address| address.is_ipv4()).map(SocketAddr::port)
+    }
+
     pub(super) fn shown(&self) -> Shown {
         Arc::clone(&self.shown)
     }

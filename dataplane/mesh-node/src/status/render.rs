@@ -223,6 +223,18 @@ fn transfer_state(transfer: &Value) -> String {
     }
 }
 
+/// What a router maps.
+fn mapped(mapping: &Value) -> String {
+    match mapping["state"].as_str() {
+        Some("mapped") => {
+            format!("the router maps {} ({})", cell(&mapping["outside"]), cell(&mapping["protocol"]))
+        }
+        Some("none") => format!("no port of a router: {}", cell(&mapping["why"])),
+        Some("off") => "no router is asked for a port".into(),
+        _ => "asking for a port of the router".into(),
+    }
+}
+
 /// The network around a gateway: what of its report concerns that.
 pub(super) fn netcheck(document: &Value) -> String {
     let (transfer, network) = (&document["transfer"], &document["network"]);
@@ -235,10 +247,11 @@ pub(super) fn netcheck(document: &Value) -> String {
         _ => "unknown: too few have seen this gateway",
     };
     let mut text = format!(
-        "{} on {}\n  addresses   {}\n  NAT mapping {mapping}\n",
+        "{} on {}\n  addresses    {}\n  NAT mapping  {mapping}\n  port mapping {}\n",
         cell(&document["ip4"]),
         cell(&document["interface"]),
         cell(&network["local"]),
+        mapped(&document["mapping"]),
     );
     let way = if transfer["over_tcp"] == true { "TCP" } else { "UDP" };
     let row = vec![
@@ -278,9 +291,10 @@ pub(super) fn gateway(document: &Value) -> String {
     };
     let _ = writeln!(
         text,
-        "  sending from {}{}\n  transfer {}: {} at {}{}",
+        "  sending from {}{}\n  {}\n  transfer {}: {} at {}{}",
         cell(&document["outside"]),
         by,
+        mapped(&document["mapping"]),
         cell(&document["trans"]),
         transfer_state(transfer),
         cell(&transfer["endpoint"]),

@@ -87,6 +87,12 @@ fn full_gateway() -> GatewayReport {
         tied: false,
         route: Some(Route { interface: Some("wlan0".into()), address: "192.168.1.7".parse().unwrap() }),
         tcp: StreamReport { accepted: 1, ..streams([80_122, 99_351_280], [41_207, 9_271_575], 4) },
+        mapping: MappingReport {
+            state: MappingState::Mapped,
+            outside: Some("203.0.113.5:62641".parse().unwrap()),
+            protocol: Some(Protocol::Pcp),
+            why: String::new(),
+        },
         gateway: Status {
             ip4: Ipv4Addr::new(172, 168, 3, 1),
             ip6: "fd5e:2b8c:11d0::aca8:301".parse().unwrap(),
@@ -160,6 +166,8 @@ fn bare_gateway() -> GatewayReport {
     report.common.cores[0].processor = None;
     report.route = None;
     report.tied = true;
+    let why = "the router answers none of PCP, NAT-PMP and UPnP".into();
+    report.mapping = MappingReport { state: MappingState::None, outside: None, protocol: None, why };
     let TransferStatus {
         state: _,
         endpoint,
@@ -347,11 +355,14 @@ fn the_tables_show_what_there_is() {
     for expect in [
         "engine portable (as asked), offloads udp-gso, udp-gro",
         "by the route via wlan0 (192.168.1.7)",
+        "the router maps 203.0.113.5:62641 (pcp)",
         "172.168.3.2  store  relay",
         "AES-256-GCM",
     ] {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
+    let bare = render::gateway(&serde_json::to_value(bare_gateway()).unwrap());
+    assert!(bare.contains("no port of a router: the router answers none of"), "{bare}");
     let shown = render::transfer(&serde_json::to_value(full_transfer()).unwrap());
     for expect in [
         "172.168.3.1  office  198.51.100.7:41641",

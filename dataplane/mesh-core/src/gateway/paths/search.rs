@@ -337,8 +337,7 @@ impl Gateway {
     }
 
     fn probe_place(&mut self, id: u32, endpoint: Endpoint) {
-        self.path_seq = self.path_seq.wrapping_add(1);
-        let probe = Message::PathProbe { seq: self.path_seq, sent: 0 };
+        let probe = Message::PathProbe { seq: self.rng.next_u32(), sent: 0 };
         self.send_by(id, Way::Straight(Path::straight(PathKind::Direct, endpoint)), &probe);
     }
 
