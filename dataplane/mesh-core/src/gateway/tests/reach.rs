@@ -1,8 +1,6 @@
 //! Peers that can be reached are reached: what stands between them is lost, silent or begins anew.
 
-use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::packets::ping;

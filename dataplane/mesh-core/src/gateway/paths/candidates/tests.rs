@@ -82,7 +82,7 @@ fn two_ports_of_the_transfer_tell_a_nat_that_maps_by_destination_and_of_others_n
     candidates.note_seen(START, at("198.51.100.3:5000"), at("203.0.113.9:0"));
     collect(&mut candidates, &inside, "198.51.100.3:5000");
     assert_eq!(candidates.mapping(), Mapping::EndpointIndependent);
-    candidates.note_seen(START, at("198.51.100.3:5003"), other_port);
+    candidates.note_seen(START + Duration::from_secs(10), at("198.51.100.3:5003"), other_port);
     collect(&mut candidates, &inside, "198.51.100.3:5000");
     assert_eq!(candidates.mapping(), Mapping::EndpointDependent);
     candidates.forget_seen_by(other_port);
