@@ -307,6 +307,13 @@ impl Paths {
             // What carries is in doubt: the others are measured at once.
             self.wake(now);
         }
+        if in_use && self.carries.is_none() && !self.may_relay(relay) {
+            // Nothing carries: what did is asked each second, and what never did in each of the shortest rounds.
+            self.round_at = self.round_at.map(|at| at.min(now + ROUND_FIRST));
+            for straight in self.straight.iter_mut().filter(|straight| matches!(straight.stage, Stage::Silent(_))) {
+                straight.next_at = straight.next_at.min(now + SILENT_FIRST);
+            }
+        }
         if in_use && self.carries.is_none() && self.round_at.is_some_and(|at| at <= now) {
             self.rounds += 1;
             self.round_at = Some(now + ROUND_FIRST.saturating_mul(1 << self.rounds.min(8)).min(ROUND_MOST));
@@ -446,7 +453,7 @@ impl Paths {
             // The relay was not measured yet: what needs no relay is taken.
             return best.is_some();
         };
-        if self.carries.is_none() && !(relay && self.choice.allows(PathKind::Relay)) {
+        if self.carries.is_none() && !self.may_relay(relay) {
             return true;
         }
         if cost_now - cost_then < MARGIN_MS.max(MARGIN_SHARE * cost_now) {
@@ -461,6 +468,11 @@ impl Paths {
         let held = self.changed_at.is_some_and(|at| now.since(at) < HOLD);
         let from_relay = self.carries.is_none() && self.changed_at.is_none();
         !held && (from_relay || now.since(since) >= BETTER_FOR)
+    }
+
+    /// Whether the relay may carry, where there is one.
+    fn may_relay(&self, relay: bool) -> bool {
+        relay && self.choice.allows(PathKind::Relay)
     }
 
     fn kind(&self) -> PathKind {
@@ -487,15 +499,19 @@ impl Paths {
 
     /// The cheapest path that may carry: `Some(None)` is the relay, `None` that there is none.
     fn best(&self, relay: bool) -> Option<Option<usize>> {
+        let relay = self.may_relay(relay);
         let straight = (0..self.straight.len()).filter(|&place| {
             let straight = &self.straight[place];
-            (straight.is_ready() || self.carries == Some(place) && straight.stage == Stage::Proven)
+            // Where there is nothing else, one that answers again carries at once.
+            let ready = straight.is_ready() || !relay && straight.gauge.streak() >= NEEDED_FIRST;
+            straight.stage == Stage::Proven
+                && (ready || self.carries == Some(place))
                 && self.choice.allows(straight.path.kind)
         });
         let cheapest = straight
             .filter_map(|place| Some((place, self.cost(Some(place))?)))
             .min_by(|(_, one), (_, other)| one.total_cmp(other));
-        if !relay || !self.choice.allows(PathKind::Relay) {
+        if !relay {
             return cheapest.map(|(place, _)| Some(place));
         }
         match (cheapest, self.cost(None)) {

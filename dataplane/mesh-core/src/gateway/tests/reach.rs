@@ -108,6 +108,23 @@ fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
 }
 
 #[test]
+fn who_has_to_go_straight_is_back_soon_after_a_long_outage() {
+    for outage in [5, 60, 300] {
+        let mut world = World::with_paths(&[2]);
+        world.insert(1, GatewayConfig { path: PathChoice::Direct, ..config(1, 1) });
+        world.run(Duration::from_millis(500));
+        assert_eq!(pings(&mut world, (1, 2), 50), 50);
+        let transfer = world.transfer_at;
+        world.fate = Box::new(move |one| if is_straight(one, transfer) { Fate::Drop } else { Fate::Pass });
+        pings(&mut world, (1, 2), outage * 10);
+        world.fate = Box::new(|_| Fate::Pass);
+        let arrived = pings(&mut world, (1, 2), 50);
+        // Those of the last seconds of the outage waited.
+        assert!(arrived >= 40, "{arrived} of 50 after {outage} s");
+    }
+}
+
+#[test]
 fn a_peer_that_began_anew_is_believed_where_it_is_now() {
     let mut world = World::empty();
     for number in [1, 2] {
