@@ -194,7 +194,7 @@ impl Gateway {
     fn begin_asking(&mut self, now: Moment, id: u32) {
         let Some(peer) = self.peers.get(id) else { return };
         if peer.key().is_some()
-            && peer.path_of_handshakes(&self.relay, &self.local).is_some()
+            && peer.path_of_handshakes(now, &self.relay, &self.local, 0).is_some()
             && peer.asking.is_none()
             && peer.ask_at.is_none_or(|at| at <= now)
             && peer.wants_session(now)
