@@ -186,11 +186,20 @@ impl Answers {
         Some(*answer)
     }
 
-    /// Keeps a frame until the handshake ends.
-    pub(super) fn hold(&mut self, place: u32, index: u32, from: Endpoint, frame: &[u8]) -> Result<(), DropReason> {
+    /// Keeps a frame until the handshake ends. It came from the transfer (`relayed`), as also those may whose handshake goes
+    /// straight, or from where the handshake comes from.
+    pub(super) fn hold(
+        &mut self,
+        place: u32,
+        index: u32,
+        from: Endpoint,
+        relayed: bool,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
         let all = self.held;
         let answer = self.get_mut(place, index).ok_or(DropReason::UnknownSession)?;
         if let Caller::Straight(endpoint) = &answer.source
+            && !relayed
             && !same(endpoint, &from)
         {
             return Err(DropReason::WrongEndpoint);
@@ -449,6 +458,9 @@ impl Gateway {
             let source = answer.source;
             if now.since(answer.since) >= ANSWER_TIME {
                 self.drop_answer(place, index);
+            } else if source.slot().is_none() {
+                // The transfer, which was to say whose it is, may be away by now.
+                self.verify_answer(now, place, index);
             } else if let Caller::Slot(source) = source
                 && self.peers.find_slot(source).is_none()
                 && self.relay.registration().is_some()
@@ -542,6 +554,8 @@ impl Gateway {
         let decided = peer.record.is_some() || !healthy || peer.absent_until.is_some_and(|until| now < until);
         if !decided {
             peer.called = true;
+            // If it is silent that is to be known soon.
+            self.relay.used(now);
             self.tend_lookup(now, id);
             self.schedule_peer(now, id);
         }

@@ -44,8 +44,10 @@ pub(super) struct Asking {
     pub(super) attempt: u32,
     /// When it is sent again.
     pub(super) next_at: Moment,
-    /// Where the last one went; what answers it comes from there.
-    to: Option<Path>,
+    /// Where the last one went that went straight; what answers it comes from there.
+    straight: Option<Path>,
+    /// The straight path by which the answer came; what follows goes there, as it counts from nowhere else.
+    answered: Option<Path>,
     /// Shows to an address of the peer's that ours is ours; and the first MAC of the message that it was asked by.
     cookie: Option<Cookie>,
     asked: [u8; 16],
@@ -107,7 +109,8 @@ impl Gateway {
             since: now,
             attempt: 0,
             next_at: now + RETRANSMIT_MOST,
-            to: None,
+            straight: None,
+            answered: None,
             cookie: None,
             asked: [0; 16],
             cookies: 0,
@@ -125,23 +128,35 @@ impl Gateway {
 
     /// Sends the message at hand of our handshake, again if need be, and notes when to do so next.
     pub(super) fn transmit_asking(&mut self, now: Moment, id: u32) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let path = peer.path_of_handshakes(&self.relay, &self.local);
-        let Some(asking) = &mut peer.asking else { return };
+        let Some(peer) = self.peers.get(id) else { return };
+        let Some(asking) = &peer.asking else { return };
+        let turn = peer.path_of_handshakes(now, &self.relay, &self.local, asking.attempt);
+        let path = match asking.stage {
+            AskingStage::Confirming { .. } => asking.answered.or_else(|| peer.relayed(&self.relay)).or(turn),
+            AskingStage::Starting | AskingStage::Waiting { .. } | AskingStage::Finishing { .. } => turn,
+        };
+        self.transmit_asking_by(now, id, path);
+    }
+
+    fn transmit_asking_by(&mut self, now: Moment, id: u32, path: Option<Path>) {
+        let Some(asking) = self.peers.get_mut(id).and_then(|peer| peer.asking.as_mut()) else { return };
         asking.next_at = now + backoff(RETRANSMIT_FIRST, RETRANSMIT_MOST, asking.attempt);
         asking.attempt += 1;
         let Some(path) = path else { return };
-        asking.to = Some(path);
+        let straight = path.kind != PathKind::Relay;
+        if straight {
+            asking.straight = Some(path);
+        }
         let kind = wire::Kind::GatewayToGateway;
         let bytes = match &asking.stage {
             AskingStage::Waiting { noise, .. } => {
                 let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
-                let mac2 = |bytes: &[u8]| match (&asking.cookie, path.kind) {
-                    (Some(cookie), PathKind::Direct | PathKind::Lan) => mac::mac2(cookie, bytes),
-                    _ => [0; 16],
-                };
+                let cookie = asking.cookie.as_ref().filter(|_| straight);
+                let mac2 = |bytes: &[u8]| cookie.map_or([0; 16], |cookie| mac::mac2(cookie, bytes));
                 let init = Init::emit(&path.route, asking.index, kind, noise, mac1, mac2).to_vec();
-                asking.asked = Init::parse(&init).map_or([0; 16], |init| init.mac1);
+                if straight {
+                    asking.asked = Init::parse(&init).map_or([0; 16], |init| init.mac1);
+                }
                 init
             }
             AskingStage::Confirming { noise, remote_index } => {
@@ -164,16 +179,14 @@ impl Gateway {
     ) -> Result<(), DropReason> {
         let asking =
             self.peers.get_mut(id).and_then(|peer| peer.asking.as_mut()).ok_or(DropReason::UnknownHandshake)?;
-        if !asking.to.as_ref().is_some_and(|path| path.kind != PathKind::Relay && same(&path.endpoint, from)) {
-            return Err(DropReason::WrongEndpoint);
-        }
+        let path = asking.straight.filter(|path| same(&path.endpoint, from)).ok_or(DropReason::WrongEndpoint)?;
         let cookie =
             Cookie::open(&self.keys, reply.nonce, &asking.asked, &reply.sealed).ok_or(DropReason::NotAuthentic)?;
         asking.cookie = Some(cookie);
         asking.cookies = asking.cookies.saturating_add(1);
         // A peer that does not take its own is left to the timer.
         if asking.cookies <= COOKIES_AT_ONCE {
-            self.transmit_asking(now, id);
+            self.transmit_asking_by(now, id, Some(path));
         }
         Ok(())
     }
@@ -194,10 +207,9 @@ impl Gateway {
         let expected = *peer.key().ok_or(DropReason::UnknownHandshake)?;
         let slot = peer.slot();
         let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
-        let asked = asking.to.as_ref().ok_or(DropReason::UnknownHandshake)?;
         let by_slot = self.relay.check_source(from).is_ok() && slot == Some(response.route.source);
-        let straight = asked.kind != PathKind::Relay && same(&asked.endpoint, from);
-        if !by_slot && !straight {
+        let straight = asking.straight.filter(|path| !by_slot && same(&path.endpoint, from));
+        if !by_slot && straight.is_none() {
             return Err(DropReason::WrongEndpoint);
         }
         if !matches!(asking.stage, AskingStage::Waiting { .. }) {
@@ -206,6 +218,7 @@ impl Gateway {
         let stage = std::mem::replace(&mut asking.stage, AskingStage::Starting);
         let AskingStage::Waiting { initiator, noise } = stage else { return Err(DropReason::Duplicate) };
         asking.stage = AskingStage::Finishing { noise, remote_index: response.sender_index };
+        asking.answered = straight;
         asking.next_at = now + RETRANSMIT_MOST;
         let (job, noise) = (job_id(asking.index), response.noise.to_vec());
         self.jobs.push_back(Job::initiator_finish(job, initiator, noise, identity, Some(expected)));
@@ -268,7 +281,7 @@ impl Gateway {
             return;
         };
         peer.yielded = false;
-        let to = asking.to;
+        let answered = asking.answered;
         let (index, remote_index) = (asking.index, *remote_index);
         asking.stage = AskingStage::Confirming { noise: finished.noise, remote_index };
         asking.attempt = 0;
@@ -288,8 +301,8 @@ impl Gateway {
         if installed == Installed::Current {
             self.session_begins(now, id);
         }
-        if let Some(Path { kind: PathKind::Direct | PathKind::Lan, endpoint, .. }) = &to {
-            self.add_path(now, id, endpoint);
+        if let Some(path) = answered {
+            self.add_path(now, id, &path.endpoint);
         }
     }
 

@@ -120,10 +120,11 @@ impl Gateway {
     ) -> Result<Opened, DropReason> {
         let header = SealedHeader::parse(datagram).map_err(reason)?;
         let index = header.receiver_index;
+        let straight = self.relay.check_source(from).is_err().then_some(*from);
         let id = match self.indexes.owner(index) {
             Some(Owner::Session(id)) => id,
             Some(Owner::Answering(place)) => {
-                self.answers.hold(place, index, *from, datagram)?;
+                self.answers.hold(place, index, *from, straight.is_none(), datagram)?;
                 return Ok(Opened::Nothing);
             }
             Some(Owner::Control | Owner::Registering) => {
@@ -135,7 +136,6 @@ impl Gateway {
             }
             Some(Owner::Asking(_)) | None => return Err(DropReason::UnknownSession),
         };
-        let straight = self.relay.check_source(from).is_err().then_some(*from);
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
         let keyring = peer.keyring.as_mut().ok_or(DropReason::UnknownSession)?;
         let (session, hand) = keyring.opening(index).ok_or(DropReason::UnknownSession)?;

@@ -265,17 +265,29 @@ impl Peer {
         self.claimed = None;
     }
 
-    /// The path that its handshakes take: through the relay, if that is there; else where it was heard last.
-    pub(super) fn path_of_handshakes(&self, relay: &Relay, local: &[LocalAddress]) -> Option<Path> {
-        let relayed = || self.relayed(relay);
-        let healthy = if relay.is_healthy() { relayed() } else { None };
-        let claimed = || {
-            // Whoever is to be reached by the relay alone is not even asked elsewhere.
-            let claim = self.claimed.as_ref().filter(|_| self.paths.choice() != PathChoice::Relay)?;
+    /// The path that a message of a handshake takes, which was sent `turn` times: through the relay, if that is there, and in turn
+    /// where it was heard of late, as one of them may lead nowhere; else where it was heard last.
+    pub(super) fn path_of_handshakes(
+        &self,
+        now: Moment,
+        relay: &Relay,
+        local: &[LocalAddress],
+        turn: u32,
+    ) -> Option<Path> {
+        // Whoever is to be reached by the relay alone is not even asked elsewhere.
+        let claim = self.claimed.as_ref().filter(|_| self.paths.choice() != PathChoice::Relay);
+        let claimed = |claim: &Claim| {
             let endpoint = claim.endpoint?;
             Some(Path::straight(PathKind::of(&endpoint, local), endpoint))
         };
-        healthy.or_else(|| self.paths.carrying().copied()).or_else(claimed).or_else(relayed)
+        let carrying = self.paths.carrying().copied();
+        if relay.is_healthy()
+            && let Some(relayed) = self.relayed(relay)
+        {
+            let of_late = claim.filter(|claim| now.since(claim.at) < CLAIM_TIME).and_then(claimed);
+            return carrying.or(of_late).filter(|_| !turn.is_multiple_of(2)).or(Some(relayed));
+        }
+        carrying.or_else(|| claim.and_then(claimed)).or_else(|| self.relayed(relay))
     }
 
     /// Whether a handshake of this start and number is older than one that came to an end.
@@ -297,7 +309,8 @@ impl Peer {
         self.paths.carrying().copied().or_else(|| self.relayed(relay))
     }
 
-    fn relayed(&self, relay: &Relay) -> Option<Path> {
+    /// The path through the relay.
+    pub(super) fn relayed(&self, relay: &Relay) -> Option<Path> {
         // Slots of an earlier start of the transfer mean nothing.
         if self.transfer_epoch == relay.epoch() { relay.path_to(self) } else { None }
     }

@@ -98,12 +98,12 @@ impl Gateway {
     /// Closes an idle session; probes one under which nothing comes back, and gives it up in the end.
     fn tend_session(&mut self, now: Moment, id: u32) {
         let (healthy, epoch) = (self.relay.is_healthy(), self.relay.epoch());
-        // Without a relay nobody would find the other one again.
+        // With neither a relay nor a beacon they would not find each other again.
         let reachable = self.has_relay_to(id);
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.has_session()) else { return };
         let near = peer.claimed().is_some_and(|claim| claim.endpoint.is_some() && now.since(claim.at) < CLAIM_TIME);
         let healthy = healthy && peer.transfer_epoch == epoch || near || peer.paths.carrying().is_some();
-        if now.since(peer.used_at) >= IDLE_TIME && (reachable || !peer.paths.is_alive(now, ALIVE_TIME)) {
+        if now.since(peer.used_at) >= IDLE_TIME && (reachable || near || !peer.paths.is_alive(now, ALIVE_TIME)) {
             self.send_to_peer(now, id, &Message::Close { reason: CloseReason::Idle });
             self.end_sessions(now, id);
             return;
@@ -194,7 +194,7 @@ impl Gateway {
     fn begin_asking(&mut self, now: Moment, id: u32) {
         let Some(peer) = self.peers.get(id) else { return };
         if peer.key().is_some()
-            && peer.path_of_handshakes(&self.relay, &self.local).is_some()
+            && peer.path_of_handshakes(now, &self.relay, &self.local, 0).is_some()
             && peer.asking.is_none()
             && peer.ask_at.is_none_or(|at| at <= now)
             && peer.wants_session(now)

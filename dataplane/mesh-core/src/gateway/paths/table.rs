@@ -351,7 +351,8 @@ impl Paths {
             self.wake(now);
         }
         if in_use && self.carries.is_none() && !self.may_relay(relay) {
-            // Nothing carries: what did is asked each second.
+            // Nothing carries: what did is asked each second, and what never did in each of the shortest rounds.
+            self.round_at = self.round_at.map(|at| at.min(now + ROUND_FIRST));
             for straight in self.straight.iter_mut().filter(|straight| matches!(straight.stage, Stage::Silent(_))) {
                 straight.next_at = straight.next_at.min(now + SILENT_FIRST);
             }

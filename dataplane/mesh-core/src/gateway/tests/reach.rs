@@ -1,6 +1,8 @@
 //! Peers that can be reached are reached: what stands between them is lost, silent or begins anew.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::packets::ping;
@@ -103,6 +105,58 @@ fn who_only_answers_leaves_a_path_that_died_while_nobody_used_it() {
     }
     let answers = world.packets(1) - before;
     assert!(answers >= 30, "{answers} of 60 answers at 10 a second: back within 3 s");
+}
+
+#[test]
+fn a_handshake_that_began_straight_ends_straight_when_the_relay_is_back_meanwhile() {
+    let mut world = World::empty();
+    world.start_transfer(1);
+    neighbour(&mut world, 1, 1, PathChoice::Auto);
+    neighbour(&mut world, 2, 1, PathChoice::Auto);
+    world.run(Duration::from_secs(2));
+    assert_eq!(pings(&mut world, (1, 2), 10), 10);
+    world.run(Duration::from_secs(200));
+    // The transfer is away until the answer to the first message is on its way.
+    let (away, transfer) = (Rc::new(Cell::new(true)), world.transfer_at);
+    let back = away.clone();
+    world.fate =
+        Box::new(move |datagram| if away.get() && !is_straight(datagram, transfer) { Fate::Drop } else { Fate::Pass });
+    world.run(Duration::from_secs(30));
+    world.inside(1, &ping(1, 2, 1));
+    world.capture = Some(Vec::new());
+    let answered = world.run_until(Duration::from_secs(3), |world| {
+        let capture = world.capture.as_ref().unwrap();
+        capture.iter().any(|one| one.kind() == 2 && one.from == address_of(2) && one.to == address_of(1))
+    });
+    assert!(answered.is_some());
+    // It is known to be there at once, though no word of it came yet.
+    back.set(false);
+    let relay = &mut world.gateways.get_mut(&1).unwrap().relay;
+    relay.keepalives.misses = 0;
+    relay.attempt = None;
+    relay.attempt_at = None;
+    assert!(relay.is_healthy());
+    let took = world.run_until(Duration::from_secs(5), |world| world.packets(2) == 11);
+    assert!(took.is_some_and(|took| took < Duration::from_millis(500)), "{took:?}");
+}
+
+#[test]
+fn a_neighbour_whose_way_to_the_transfer_is_cut_is_reached_on_the_local_network() {
+    let mut world = World::empty();
+    world.start_transfer(1);
+    neighbour(&mut world, 1, 1, PathChoice::Auto);
+    neighbour(&mut world, 2, 1, PathChoice::Auto);
+    world.run(Duration::from_secs(3));
+    let transfer = world.transfer_at;
+    // The transfer still vouches for the second one, which hears and says nothing there.
+    world.fate = Box::new(move |datagram| {
+        let of_second = datagram.from == address_of(2) || datagram.to == address_of(2);
+        if !is_straight(datagram, transfer) && of_second { Fate::Drop } else { Fate::Pass }
+    });
+    let arrived = pings(&mut world, (1, 2), 60);
+    // The second one has to find out first that nobody will tell it who that is.
+    assert!(arrived >= 35, "{arrived} of 60 at 10 a second: within 2.5 s");
+    assert_eq!(path(&world, 1, 2), Some(PathKind::Lan));
 }
 
 #[test]
