@@ -10,6 +10,7 @@ mod fixture;
 mod hostile;
 mod long;
 mod many;
+mod nat;
 mod outside;
 mod paths;
 mod refuse;
