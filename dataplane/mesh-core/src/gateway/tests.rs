@@ -11,6 +11,7 @@ mod paths;
 mod pieces;
 mod recordings;
 mod registering;
+mod searching;
 mod sessions;
 mod sockets;
 mod streams;
