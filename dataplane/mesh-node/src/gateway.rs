@@ -270,7 +270,8 @@ impl Start {
             stopping.removes(remnant);
         }
 
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, token, known, tcp);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, known, tcp);
+        life.set_token(token);
         life.open_beacons(&around);
         let outcome = life.keep(&woken);
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {

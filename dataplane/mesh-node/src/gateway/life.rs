@@ -57,7 +57,7 @@ pub(super) struct Life<'a, E: Make> {
     /// Whether the registration goes over TCP.
     over_tcp: bool,
     /// Keys of other ports of the transfer are made from it.
-    token: StretchedToken,
+    token: Option<StretchedToken>,
     /// Whether the resolver is at work.
     resolving: bool,
     /// Whether it is to be asked once more: the network is another than when it was asked.
@@ -79,7 +79,6 @@ impl<'a, E: Make> Life<'a, E> {
         mailbox: &'a Mailbox<E, Gateway>,
         wakes: mpsc::Sender<Wake>,
         outlet: Outlet,
-        token: StretchedToken,
         around: Around,
         tcp: Tcp,
     ) -> Self {
@@ -94,7 +93,7 @@ impl<'a, E: Make> Life<'a, E> {
             beacons: BeaconSockets::default(),
             tcp,
             over_tcp: false,
-            token,
+            token: None,
             resolving: false,
             resolve_again: false,
             unresolved: false,
@@ -107,6 +106,11 @@ impl<'a, E: Make> Life<'a, E> {
     /// Opens the sockets for beacons that these interfaces ask for.
     pub(super) fn open_beacons(&mut self, snapshot: &Snapshot) {
         self.beacons.look(self.outlet.outside(), snapshot, self.mailbox);
+    }
+
+    /// The token, from which the keys of other ports of the transfer are made.
+    pub(super) fn set_token(&mut self, token: StretchedToken) {
+        self.token = Some(token);
     }
 
     /// Goes on until the program is to end.
@@ -307,7 +311,8 @@ impl<'a, E: Make> Life<'a, E> {
             }
             Event::OpenSockets { count } => self.outlet.open_more(count, self.mailbox),
             Event::ObserverKeyWanted { port } => {
-                let key = ObserverKey::of(&NamespaceKeys::derive(&self.token, port, None));
+                let Some(token) = &self.token else { return Ok(()) };
+                let key = ObserverKey::of(&NamespaceKeys::derive(token, port, None));
                 self.mailbox.send(move |_, gateway: &mut Gateway, now| {
                     gateway.set_observer_key(now, port, key);
                     Flow::Continue

@@ -171,7 +171,7 @@ fn bare_gateway() -> GatewayReport {
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
     (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);
-    (peer.paths[0].endpoint, peer.paths[0].rtt_micros) = (None, None);
+    (peer.paths[0].endpoint, peer.paths[0].rtt_micros, peer.search) = (None, None, None);
     report
 }
 
