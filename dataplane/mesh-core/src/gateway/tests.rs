@@ -13,6 +13,7 @@ mod pieces;
 mod reach;
 mod recordings;
 mod registering;
+mod searching;
 mod sessions;
 mod sockets;
 mod streams;

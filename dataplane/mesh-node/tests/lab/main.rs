@@ -11,6 +11,7 @@ mod hostile;
 mod long;
 mod many;
 mod mapping;
+mod nat;
 mod outside;
 mod paths;
 mod refuse;

@@ -322,7 +322,7 @@ impl Gateway {
             return;
         }
         if *repeated == sockets.len() {
-            if *repeats + 2 > PACKETS_PER_SOCKET {
+            if *repeats + 2 >= PACKETS_PER_SOCKET {
                 return;
             }
             (*repeats, *repeated) = (*repeats + 1, 0);
