@@ -263,9 +263,7 @@ impl Server {
         socket.set_nonblocking(true)?;
         // Less will do.
         let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
-        let bind = |address| socket.bind(&SocketAddr::from((address, 0)).into());
-        // Where a machine has no other loopback address than this one, its gateways are not told apart.
-        bind(self.addresses.of(source)).or_else(|_| bind(Ipv4Addr::LOCALHOST))?;
+        socket.bind(&SocketAddr::from((self.addresses.of(source), 0)).into())?;
         socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
         UdpSocket::from_std(socket.into())
     }

@@ -89,8 +89,14 @@ impl Queue {
     /// Whether the frame found room.
     fn push(&mut self, frame: &[u8]) -> bool {
         let Ok(length) = length(frame.len()) else { return false };
-        if self.0.len() + LENGTH_BYTES + frame.len() > QUEUE_BYTES {
+        let bytes = self.0.len() + LENGTH_BYTES + frame.len();
+        if bytes > QUEUE_BYTES {
             return false;
+        }
+        if bytes > self.0.capacity() {
+            // Twice as much each time, but never more than it may hold.
+            let room = (2 * self.0.capacity()).clamp(bytes, QUEUE_BYTES);
+            self.0.reserve_exact(room - self.0.len());
         }
         self.0.extend(length);
         self.0.extend(frame);
