@@ -36,6 +36,8 @@ const DATAGRAMS_EACH: u32 = 64;
 pub(super) const RECEIVE_BYTES: usize = 1024 * 1024;
 /// How long the last frames may take to leave.
 const FINISH_TIME: Duration = Duration::from_millis(200);
+/// After this time without another one there is none.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(10);
 
 /// Memory to read into, shared by all bridges of a thread: none of them holds it while it waits.
 pub(super) type Scratch = RefCell<Box<[u8]>>;
@@ -193,11 +195,12 @@ impl<'a> Pipe<'a> {
     /// Takes what the datagrams' side has still said, and sees it on its way, as far as that takes no time.
     pub(super) async fn finish(&mut self) {
         let last_words = async {
-            while self.collect()? > 0 {
-                while !self.queue.0.is_empty() {
-                    self.tcp.writable().await?;
-                    self.queue.write(&self.tcp)?;
-                }
+            self.flush().await?;
+            // What is there is known only after the runtime has looked.
+            while let Ok(ready) = timeout(LAST_WORDS_TIME, self.udp.readable()).await {
+                ready?;
+                self.collect()?;
+                self.flush().await?;
             }
             SockRef::from(&self.tcp).shutdown(Shutdown::Write)
         };
@@ -205,6 +208,15 @@ impl<'a> Pipe<'a> {
         if let Ok(Err(error)) = timeout(FINISH_TIME, last_words).await {
             tracing::debug!(%error, "the last frames of a stream are lost");
         }
+    }
+
+    /// Writes all of the queue.
+    async fn flush(&mut self) -> io::Result<()> {
+        while !self.queue.0.is_empty() {
+            self.tcp.writable().await?;
+            self.queue.write(&self.tcp)?;
+        }
+        Ok(())
     }
 
     /// Reads from TCP once. `Some`: the bridge has ended.
