@@ -248,9 +248,9 @@ impl Server {
         let _present = Present::new(&self.shown.counts);
         let _named = Named::new(&self.shown.clients, endpoint, client);
         prepare(&SockRef::from(&tcp));
-        let mut pipe = Pipe::new(tcp, &udp, &self.shown.counts, &self.scratch);
+        let mut pipe = Pipe::new(tcp, &udp, &self.shown.counts, &self.scratch, Some(self.patience));
         let told = || self.say(|| tracing::info!(port, %client, %endpoint, "a gateway came by TCP"));
-        let ended = pipe.carry(Some(self.patience), told).await;
+        let ended = pipe.carry(told).await;
         self.shown.counts.note(&ended);
         if pipe.is_answered() {
             self.say(|| tracing::info!(port, %client, why = %ended, "a TCP connection ended"));

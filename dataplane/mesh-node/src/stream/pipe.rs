@@ -127,6 +127,8 @@ pub(super) struct Pipe<'a> {
     udp: &'a UdpSocket,
     counts: &'a Counts,
     scratch: &'a Scratch,
+    /// Nothing: it stays until it is dropped, whoever is behind the datagrams.
+    patience: Option<Patience>,
     frames: Frames,
     /// A frame that the socket's buffer had no room for.
     held: Option<Vec<u8>>,
@@ -140,10 +142,16 @@ pub(super) struct Pipe<'a> {
 
 impl<'a> Pipe<'a> {
     /// `udp` is connected to whom the datagrams are for.
-    pub(super) fn new(tcp: TcpStream, udp: &'a UdpSocket, counts: &'a Counts, scratch: &'a Scratch) -> Self {
-        let (frames, queue) = (Frames::default(), Queue::default());
-        let heard_at = Instant::now();
-        Self { tcp, udp, counts, scratch, frames, held: None, queue, answered: false, heard: false, heard_at }
+    pub(super) fn new(
+        tcp: TcpStream,
+        udp: &'a UdpSocket,
+        counts: &'a Counts,
+        scratch: &'a Scratch,
+        patience: Option<Patience>,
+    ) -> Self {
+        let (frames, queue, held) = (Frames::default(), Queue::default(), None);
+        let (answered, heard, heard_at) = (false, false, Instant::now());
+        Self { tcp, udp, counts, scratch, patience, frames, held, queue, answered, heard, heard_at }
     }
 
     /// Whether anything came back for what came by TCP that is not given to strangers too.
@@ -153,7 +161,8 @@ impl<'a> Pipe<'a> {
 
     /// Passes frames both ways until the connection ends, or was of no use to anybody for too long. It can be dropped at any time,
     /// and called again then: nothing is lost. `answered` is called once, at the first answer.
-    pub(super) async fn carry(&mut self, patience: Option<Patience>, mut answered: impl FnMut()) -> Ended {
+    pub(super) async fn carry(&mut self, mut answered: impl FnMut()) -> Ended {
+        let patience = self.patience;
         let deadline = sleep_until(Instant::now() + patience.map_or(Duration::ZERO, |patience| patience.unanswered));
         tokio::pin!(deadline);
         loop {
@@ -161,7 +170,7 @@ impl<'a> Pipe<'a> {
             let step = tokio::select! {
                 ready = self.tcp.readable(), if self.held.is_none() => ready.map(|()| self.read()).and_then(|read| read),
                 ready = self.udp.writable(), if self.held.is_some() => ready.map(|()| self.forward()),
-                ready = self.udp.readable() => ready.and_then(|()| self.collect()).map(|_| None),
+                ready = self.udp.readable() => ready.and_then(|()| self.collect()).map(|()| None),
                 ready = self.tcp.writable(), if !self.queue.0.is_empty() => {
                     ready.and_then(|()| self.queue.write(&self.tcp)).map(|()| None)
                 }
@@ -237,9 +246,13 @@ impl<'a> Pipe<'a> {
         let (udp, counts) = (self.udp, self.counts);
         if let Some(frame) = &self.held {
             match send(udp, counts, frame) {
-                Ok(()) => self.held = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) => return Some(Ended::Failed(error)),
+                Err(error) if self.patience.is_some() => return Some(Ended::Failed(error)),
+                Ok(()) => self.held = None,
+                Err(_) => {
+                    Counts::add(&counts.dropped, 1);
+                    self.held = None;
+                }
             }
         }
         loop {
@@ -249,29 +262,28 @@ impl<'a> Pipe<'a> {
                 Err(_) => return Some(Ended::Malformed),
             };
             match send(udp, counts, frame) {
-                Ok(()) => self.heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.held = Some(frame.to_vec());
                     return None;
                 }
-                Err(error) => return Some(Ended::Failed(error)),
+                Err(error) if self.patience.is_some() => return Some(Ended::Failed(error)),
+                Ok(()) => self.heard = true,
+                Err(_) => Counts::add(&counts.dropped, 1),
             }
         }
     }
 
-    /// Takes datagrams that have come, and writes them. Returns how many.
-    fn collect(&mut self) -> io::Result<u32> {
+    /// Takes datagrams that have come, and writes them.
+    fn collect(&mut self) -> io::Result<()> {
         let mut scratch = self.scratch.borrow_mut();
-        let mut count = 0;
-        while count < DATAGRAMS_EACH {
+        for _ in 0..DATAGRAMS_EACH {
             let frame = match self.udp.try_recv(&mut scratch) {
                 Ok(bytes) => &scratch[..bytes],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if is_final(&error) => return Err(error),
+                Err(error) if is_refused(&error) && self.patience.is_some() => return Err(error),
                 // Of one datagram, not of the socket.
-                Err(_) => &[],
+                Err(_) => continue,
             };
-            count += 1;
             self.answered |= frame.first().is_some_and(|first| is_answer(*first));
             if self.queue.push(frame) {
                 Counts::add(&self.counts.frames_out, 1);
@@ -281,8 +293,7 @@ impl<'a> Pipe<'a> {
             }
         }
         drop(scratch);
-        self.queue.write(&self.tcp)?;
-        Ok(count)
+        self.queue.write(&self.tcp)
     }
 }
 
@@ -297,7 +308,7 @@ fn send(udp: &UdpSocket, counts: &Counts, frame: &[u8]) -> io::Result<()> {
             Counts::add(&counts.bytes_in, frame.len() as u64);
             Ok(())
         }
-        Err(error) if is_final(&error) || error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(error) if is_refused(&error) || error.kind() == io::ErrorKind::WouldBlock => Err(error),
         // A frame that this machine does not carry, or not now.
         Err(_) => {
             Counts::add(&counts.dropped, 1);
@@ -307,7 +318,7 @@ fn send(udp: &UdpSocket, counts: &Counts, frame: &[u8]) -> io::Result<()> {
 }
 
 /// Whether the port that the socket is connected to is nobody's: the engine behind it has ended.
-fn is_final(error: &io::Error) -> bool {
+fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 
