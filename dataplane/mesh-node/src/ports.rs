@@ -97,8 +97,11 @@ impl Busy {
     }
 }
 
-/// Binds a port for both families, or for IPv4 alone where IPv6 is switched off. No address is shared with another program.
-fn bind(port: u16) -> io::Result<UdpSocket> {
+/// Binds a port (0: any) for both families, or for IPv4 alone where IPv6 is switched off. No address is shared with another program.
+///
+/// # Errors
+/// The port is busy, or the system gives no socket.
+pub(crate) fn bind(port: u16) -> io::Result<UdpSocket> {
     let dual = Socket::new(Domain::IPV6, Type::DGRAM, None).and_then(|socket| {
         socket.set_only_v6(false)?;
         socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;

@@ -168,9 +168,9 @@ impl<T: Fn(Option<Stream>)> Connector<T> {
         self.forget_waiting();
         let frames_before = self.counts.report().frames_in;
         (self.tell)(Some(stream));
-        let mut pipe = Pipe::new(tcp, &self.udp, &self.counts, &self.scratch);
+        let mut pipe = Pipe::new(tcp, &self.udp, &self.counts, &self.scratch, None);
         let stop = tokio::select! {
-            ended = pipe.carry(None, || {}) => {
+            ended = pipe.carry(|| {}) => {
                 self.counts.note(&ended);
                 tracing::info!(transfer = %stream.transfer, why = %ended, "the TCP connection ended");
                 false

@@ -248,9 +248,9 @@ impl Server {
         let _present = Present::new(&self.shown.counts);
         let _named = Named::new(&self.shown.clients, endpoint, client);
         prepare(&SockRef::from(&tcp));
-        let mut pipe = Pipe::new(tcp, &udp, &self.shown.counts, &self.scratch);
+        let mut pipe = Pipe::new(tcp, &udp, &self.shown.counts, &self.scratch, Some(self.patience));
         let told = || self.say(|| tracing::info!(port, %client, %endpoint, "a gateway came by TCP"));
-        let ended = pipe.carry(Some(self.patience), told).await;
+        let ended = pipe.carry(told).await;
         self.shown.counts.note(&ended);
         if pipe.is_answered() {
             self.say(|| tracing::info!(port, %client, why = %ended, "a TCP connection ended"));
@@ -263,9 +263,7 @@ impl Server {
         socket.set_nonblocking(true)?;
         // Less will do.
         let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
-        let bind = |address| socket.bind(&SocketAddr::from((address, 0)).into());
-        // Where a machine has no other loopback address than this one, its gateways are not told apart.
-        bind(self.addresses.of(source)).or_else(|_| bind(Ipv4Addr::LOCALHOST))?;
+        socket.bind(&SocketAddr::from((self.addresses.of(source), 0)).into())?;
         socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
         UdpSocket::from_std(socket.into())
     }

@@ -23,9 +23,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Counts;
 
-/// Nothing more is waited for when nothing came for this time.
-const LAST_WORD_TIME: Duration = Duration::from_millis(5);
-
 /// Frames that wait for a connection, in bytes: two superpackets and their neighbours. At 10 Mbit/s they wait for 0.2 s.
 pub(super) const QUEUE_BYTES: usize = 256 * 1024;
 /// Memory that a queue keeps while it is empty.
@@ -39,6 +36,8 @@ const DATAGRAMS_EACH: u32 = 64;
 pub(super) const RECEIVE_BYTES: usize = 1024 * 1024;
 /// How long the last frames may take to leave.
 const FINISH_TIME: Duration = Duration::from_millis(200);
+/// After this time without another one there is none.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(10);
 
 /// Memory to read into, shared by all bridges of a thread: none of them holds it while it waits.
 pub(super) type Scratch = RefCell<Box<[u8]>>;
@@ -92,8 +91,14 @@ impl Queue {
     /// Whether the frame found room.
     fn push(&mut self, frame: &[u8]) -> bool {
         let Ok(length) = length(frame.len()) else { return false };
-        if self.0.len() + LENGTH_BYTES + frame.len() > QUEUE_BYTES {
+        let bytes = self.0.len() + LENGTH_BYTES + frame.len();
+        if bytes > QUEUE_BYTES {
             return false;
+        }
+        if bytes > self.0.capacity() {
+            // Twice as much each time, but never more than it may hold.
+            let room = (2 * self.0.capacity()).clamp(bytes, QUEUE_BYTES);
+            self.0.reserve_exact(room - self.0.len());
         }
         self.0.extend(length);
         self.0.extend(frame);
@@ -122,6 +127,8 @@ pub(super) struct Pipe<'a> {
     udp: &'a UdpSocket,
     counts: &'a Counts,
     scratch: &'a Scratch,
+    /// Nothing: it stays until it is dropped, whoever is behind the datagrams.
+    patience: Option<Patience>,
     frames: Frames,
     /// A frame that the socket's buffer had no room for.
     held: Option<Vec<u8>>,
@@ -135,10 +142,16 @@ pub(super) struct Pipe<'a> {
 
 impl<'a> Pipe<'a> {
     /// `udp` is connected to whom the datagrams are for.
-    pub(super) fn new(tcp: TcpStream, udp: &'a UdpSocket, counts: &'a Counts, scratch: &'a Scratch) -> Self {
-        let (frames, queue) = (Frames::default(), Queue::default());
-        let heard_at = Instant::now();
-        Self { tcp, udp, counts, scratch, frames, held: None, queue, answered: false, heard: false, heard_at }
+    pub(super) fn new(
+        tcp: TcpStream,
+        udp: &'a UdpSocket,
+        counts: &'a Counts,
+        scratch: &'a Scratch,
+        patience: Option<Patience>,
+    ) -> Self {
+        let (frames, queue, held) = (Frames::default(), Queue::default(), None);
+        let (answered, heard, heard_at) = (false, false, Instant::now());
+        Self { tcp, udp, counts, scratch, patience, frames, held, queue, answered, heard, heard_at }
     }
 
     /// Whether anything came back for what came by TCP that is not given to strangers too.
@@ -148,7 +161,8 @@ impl<'a> Pipe<'a> {
 
     /// Passes frames both ways until the connection ends, or was of no use to anybody for too long. It can be dropped at any time,
     /// and called again then: nothing is lost. `answered` is called once, at the first answer.
-    pub(super) async fn carry(&mut self, patience: Option<Patience>, mut answered: impl FnMut()) -> Ended {
+    pub(super) async fn carry(&mut self, mut answered: impl FnMut()) -> Ended {
+        let patience = self.patience;
         let deadline = sleep_until(Instant::now() + patience.map_or(Duration::ZERO, |patience| patience.unanswered));
         tokio::pin!(deadline);
         loop {
@@ -156,7 +170,7 @@ impl<'a> Pipe<'a> {
             let step = tokio::select! {
                 ready = self.tcp.readable(), if self.held.is_none() => ready.map(|()| self.read()).and_then(|read| read),
                 ready = self.udp.writable(), if self.held.is_some() => ready.map(|()| self.forward()),
-                ready = self.udp.readable() => ready.and_then(|()| self.collect()).map(|_| None),
+                ready = self.udp.readable() => ready.and_then(|()| self.collect()).map(|()| None),
                 ready = self.tcp.writable(), if !self.queue.0.is_empty() => {
                     ready.and_then(|()| self.queue.write(&self.tcp)).map(|()| None)
                 }
@@ -190,13 +204,12 @@ impl<'a> Pipe<'a> {
     /// Takes what the datagrams' side has still said, and sees it on its way, as far as that takes no time.
     pub(super) async fn finish(&mut self) {
         let last_words = async {
-            // The runtime knows of what waits in the socket only after it has asked the system.
-            while timeout(LAST_WORD_TIME, self.udp.readable()).await.is_ok() {
+            self.flush().await?;
+            // What is there is known only after the runtime has looked.
+            while let Ok(ready) = timeout(LAST_WORDS_TIME, self.udp.readable()).await {
+                ready?;
                 self.collect()?;
-                while !self.queue.0.is_empty() {
-                    self.tcp.writable().await?;
-                    self.queue.write(&self.tcp)?;
-                }
+                self.flush().await?;
             }
             SockRef::from(&self.tcp).shutdown(Shutdown::Write)
         };
@@ -204,6 +217,15 @@ impl<'a> Pipe<'a> {
         if let Ok(Err(error)) = timeout(FINISH_TIME, last_words).await {
             tracing::debug!(%error, "the last frames of a stream are lost");
         }
+    }
+
+    /// Writes all of the queue.
+    async fn flush(&mut self) -> io::Result<()> {
+        while !self.queue.0.is_empty() {
+            self.tcp.writable().await?;
+            self.queue.write(&self.tcp)?;
+        }
+        Ok(())
     }
 
     /// Reads from TCP once. `Some`: the bridge has ended.
@@ -224,9 +246,13 @@ impl<'a> Pipe<'a> {
         let (udp, counts) = (self.udp, self.counts);
         if let Some(frame) = &self.held {
             match send(udp, counts, frame) {
-                Ok(()) => self.held = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) => return Some(Ended::Failed(error)),
+                Err(error) if self.patience.is_some() => return Some(Ended::Failed(error)),
+                Ok(()) => self.held = None,
+                Err(_) => {
+                    Counts::add(&counts.dropped, 1);
+                    self.held = None;
+                }
             }
         }
         loop {
@@ -236,29 +262,28 @@ impl<'a> Pipe<'a> {
                 Err(_) => return Some(Ended::Malformed),
             };
             match send(udp, counts, frame) {
-                Ok(()) => self.heard = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.held = Some(frame.to_vec());
                     return None;
                 }
-                Err(error) => return Some(Ended::Failed(error)),
+                Err(error) if self.patience.is_some() => return Some(Ended::Failed(error)),
+                Ok(()) => self.heard = true,
+                Err(_) => Counts::add(&counts.dropped, 1),
             }
         }
     }
 
-    /// Takes datagrams that have come, and writes them. Returns how many.
-    fn collect(&mut self) -> io::Result<u32> {
+    /// Takes datagrams that have come, and writes them.
+    fn collect(&mut self) -> io::Result<()> {
         let mut scratch = self.scratch.borrow_mut();
-        let mut count = 0;
-        while count < DATAGRAMS_EACH {
+        for _ in 0..DATAGRAMS_EACH {
             let frame = match self.udp.try_recv(&mut scratch) {
                 Ok(bytes) => &scratch[..bytes],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if is_final(&error) => return Err(error),
+                Err(error) if is_refused(&error) && self.patience.is_some() => return Err(error),
                 // Of one datagram, not of the socket.
-                Err(_) => &[],
+                Err(_) => continue,
             };
-            count += 1;
             self.answered |= frame.first().is_some_and(|first| is_answer(*first));
             if self.queue.push(frame) {
                 Counts::add(&self.counts.frames_out, 1);
@@ -268,8 +293,7 @@ impl<'a> Pipe<'a> {
             }
         }
         drop(scratch);
-        self.queue.write(&self.tcp)?;
-        Ok(count)
+        self.queue.write(&self.tcp)
     }
 }
 
@@ -284,7 +308,7 @@ fn send(udp: &UdpSocket, counts: &Counts, frame: &[u8]) -> io::Result<()> {
             Counts::add(&counts.bytes_in, frame.len() as u64);
             Ok(())
         }
-        Err(error) if is_final(&error) || error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(error) if is_refused(&error) || error.kind() == io::ErrorKind::WouldBlock => Err(error),
         // A frame that this machine does not carry, or not now.
         Err(_) => {
             Counts::add(&counts.dropped, 1);
@@ -294,7 +318,7 @@ fn send(udp: &UdpSocket, counts: &Counts, frame: &[u8]) -> io::Result<()> {
 }
 
 /// Whether the port that the socket is connected to is nobody's: the engine behind it has ended.
-fn is_final(error: &io::Error) -> bool {
+fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 

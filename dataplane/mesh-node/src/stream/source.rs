@@ -4,8 +4,13 @@
 //! 127.0.0.0/8 that follows from its client's: an IPv4 address, or the /64 of an IPv6 one, which one host has to itself. Which
 //! follows from which is known to this process alone: nobody can choose to share another's.
 
+use std::cell::OnceCell;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::ports;
 
 /// Whoever shares it may be one: an IPv4 address as it is mapped into IPv6, or the /64 of an IPv6 address.
 pub(super) type Source = [u8; 16];
@@ -22,18 +27,54 @@ pub(super) fn source(client: IpAddr) -> Source {
     }
 }
 
-/// Gives each source an address of its own, nearly always.
+/// How long an answer may take that this machine gives itself.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
+
+/// Gives each source an address of its own, nearly always. Where the machine answers to no loopback address but 127.0.0.1, all have that.
 #[derive(Debug, Default)]
-pub(super) struct Addresses(RandomState);
+pub(super) struct Addresses {
+    hasher: RandomState,
+    /// Whether others than 127.0.0.1 are of use: found out when the first is wanted.
+    usable: OnceCell<bool>,
+}
 
 impl Addresses {
-    /// The loopback address of a source: never one that has a meaning, as 127.0.0.1 and 127.255.255.255.
+    /// The loopback address of a source: never one that has a meaning, as 127.255.255.255.
     pub(super) fn of(&self, source: &Source) -> Ipv4Addr {
-        let hash = self.0.hash_one(source);
+        let address = self.derived(source);
+        let usable = || {
+            let found = answers_to(address);
+            if let Err(error) = &found {
+                tracing::info!(%error, "the relay does not tell gateways apart that come by TCP");
+            }
+            found.is_ok()
+        };
+        if *self.usable.get_or_init(usable) { address } else { Ipv4Addr::LOCALHOST }
+    }
+
+    fn derived(&self, source: &Source) -> Ipv4Addr {
+        let hash = self.hasher.hash_one(source);
         let below = |modulus: u64, shift: u32| ((hash >> shift) % modulus) as u8;
         // 127.1.0.1 to 127.254.255.254.
         Ipv4Addr::new(127, 1 + below(254, 0), below(256, 16), 1 + below(254, 32))
     }
+}
+
+/// Finds out whether a socket like the relay's, which is bound to all addresses, answers a loopback address from where it was asked.
+///
+/// # Errors
+/// It does not, or the machine does not have the address.
+fn answers_to(address: Ipv4Addr) -> io::Result<()> {
+    let relay = ports::bind(0)?;
+    let asking = UdpSocket::bind((address, 0))?;
+    asking.connect((Ipv4Addr::LOCALHOST, relay.local_addr()?.port()))?;
+    for socket in [&relay, &asking] {
+        socket.set_read_timeout(Some(ANSWER_TIME))?;
+    }
+    asking.send(&[1])?;
+    let (_, asker) = relay.recv_from(&mut [0; 8])?;
+    relay.send_to(&[2], asker)?;
+    asking.recv(&mut [0; 8]).map(drop)
 }
 
 #[cfg(test)]
@@ -53,6 +94,15 @@ mod tests {
         assert_eq!(of("2001:db8:0:1::5"), of("2001:db8:0:1:ffff::6"));
         assert_ne!(of("2001:db8:0:1::5"), of("2001:db8:0:2::5"));
         assert_ne!(of("::"), of("0.0.0.0"));
+    }
+
+    #[test]
+    fn a_machine_without_other_loopback_addresses_has_one() {
+        #[cfg(target_os = "linux")]
+        assert!(answers_to(Ipv4Addr::new(127, 3, 4, 5)).is_ok(), "Linux has the whole network");
+        assert!(answers_to(Ipv4Addr::new(192, 0, 2, 1)).is_err(), "an address of somebody else");
+        let without = Addresses { hasher: RandomState::new(), usable: OnceCell::from(false) };
+        assert_eq!(without.of(&of("192.0.2.7")), Ipv4Addr::LOCALHOST);
     }
 
     #[test]

@@ -198,6 +198,26 @@ fn last_words_leave() {
     assert_eq!(gateway.counts.report().connections, 0);
 }
 
+/// The engine is gone already, and the transfer still talks: what the engine said last leaves all the same.
+#[test]
+fn last_words_of_an_engine_that_is_gone_leave() {
+    let (listener, address) = listener();
+    let Gateway { engine, counts, told, bridge } = Gateway::start(&[address]);
+    let (mut transfer, _) = listener.accept().unwrap();
+    let stream = told.recv().unwrap().unwrap();
+    engine.send_to(&frame(1, 60), stream.bridge).unwrap();
+    assert_eq!(read_frames(&mut transfer, 1), [frame(1, 60)]);
+    engine.send_to(&frame(2, 60), stream.bridge).unwrap();
+    drop(engine);
+    for _ in 0..50 {
+        transfer.write_all(&stream_of(&[frame(9, 60)])).unwrap();
+    }
+    until("they are dealt with", || counts.report().frames_in + counts.report().dropped >= 1);
+    drop(bridge);
+    assert_eq!(read_frames(&mut transfer, 1), [frame(2, 60)]);
+    read_end(&mut transfer);
+}
+
 /// The transfer takes nothing any more: ending takes no longer for it, and what does not fit is dropped.
 #[test]
 fn a_connection_that_is_stuck_holds_nobody_up() {
