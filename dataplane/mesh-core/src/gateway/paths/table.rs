@@ -1,4 +1,6 @@
-//! The paths of one peer: when each is to be probed, and which one carries.
+//! The paths of one peer, and when each is to be probed; `table/choice.rs`: which one carries.
+
+mod choice;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -444,123 +446,6 @@ impl Paths {
         self.relay_next_at = self.relay_next_at.min(now);
         for straight in self.straight.iter_mut().filter(|straight| straight.stage == Stage::Proven) {
             straight.next_at = straight.next_at.min(now);
-        }
-    }
-
-    /// Sees which paths have fallen silent, and which one is to carry. `relay`: whether there is one.
-    pub(in crate::gateway) fn review(&mut self, now: Moment, relay: bool) -> Option<Switch> {
-        for straight in &mut self.straight {
-            if straight.stage == Stage::Proven && straight.gauge.is_silent(now) {
-                straight.gauge.fall_silent();
-                straight.stage = Stage::Silent(0);
-                straight.next_at = now + SILENT_FIRST;
-                straight.needed = if straight.needed == NEEDED_FIRST { NEEDED_AGAIN } else { straight.needed * 2 };
-                straight.needed = straight.needed.min(NEEDED_MOST);
-            }
-        }
-        let relay_silent = self.relay.is_silent(now);
-        let kind = self.kind();
-        let fell = self.carries.is_some_and(|place| self.straight[place].stage != Stage::Proven);
-        let best = self.best(relay && !relay_silent);
-        if fell {
-            // Whatever there is; without anything the relay is where the next try begins.
-            self.carries = best.flatten();
-            self.better = None;
-            self.begin_rounds(now);
-            return Some(Switch { from: kind, to: self.kind() });
-        }
-        let best = best?;
-        if best == self.carries {
-            self.better = None;
-            return None;
-        }
-        let since = match self.better {
-            Some((better, since)) if better == best => since,
-            _ => now,
-        };
-        self.better = Some((best, since));
-        if !self.is_to_change(now, best, since, relay) {
-            return None;
-        }
-        // The first way off the relay is no change of mind.
-        if self.carries.is_some() || self.changed_at.is_some() {
-            self.changed_at = Some(now);
-        }
-        (self.carries, self.better) = (best, None);
-        self.begin_rounds(now);
-        Some(Switch { from: kind, to: self.kind() })
-    }
-
-    fn is_to_change(&self, now: Moment, best: Option<usize>, since: Moment, relay: bool) -> bool {
-        let (Some(cost_now), Some(cost_then)) = (self.cost(self.carries), self.cost(best)) else {
-            // The relay was not measured yet: what needs no relay is taken.
-            return best.is_some();
-        };
-        if self.carries.is_none() && !self.may_relay(relay) {
-            return true;
-        }
-        if cost_now - cost_then < MARGIN_MS.max(MARGIN_SHARE * cost_now) {
-            // Off the relay for as good a path, but not back and forth.
-            let first = self.carries.is_none() && self.changed_at.is_none();
-            return first && cost_then <= cost_now;
-        }
-        let loss = |way: Option<usize>| self.gauge(way).loss();
-        if loss(self.carries) >= LOSSY && loss(self.carries) > 2.0 * loss(best) {
-            return now.since(since) >= BETTER_THAN_LOSSY_FOR;
-        }
-        let held = self.changed_at.is_some_and(|at| now.since(at) < HOLD);
-        let from_relay = self.carries.is_none() && self.changed_at.is_none();
-        !held && (from_relay || now.since(since) >= BETTER_FOR)
-    }
-
-    /// Whether the relay may carry, where there is one.
-    fn may_relay(&self, relay: bool) -> bool {
-        relay && self.choice.allows(PathKind::Relay)
-    }
-
-    fn kind(&self) -> PathKind {
-        self.carrying().map_or(PathKind::Relay, |path| path.kind)
-    }
-
-    fn gauge(&self, way: Option<usize>) -> &Gauge {
-        way.map_or(&self.relay, |place| &self.straight[place].gauge)
-    }
-
-    /// What a path costs, in milliseconds; `None` while it was not measured.
-    fn cost(&self, way: Option<usize>) -> Option<f64> {
-        let gauge = self.gauge(way);
-        let kind = way.map_or(PathKind::Relay, |place| self.straight[place].path.kind);
-        let of_kind = match kind {
-            PathKind::Relay => COST_OF_RELAY,
-            PathKind::Direct => 0.0,
-            PathKind::Lan => -WORTH_OF_LAN,
-        };
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-        let cost = milliseconds(gauge.round_trip()?) + 2.0 * milliseconds(gauge.jitter()) + COST_OF_LOSS * gauge.loss();
-        Some(cost + of_kind)
-    }
-
-    /// The cheapest path that may carry: `Some(None)` is the relay, `None` that there is none.
-    fn best(&self, relay: bool) -> Option<Option<usize>> {
-        let relay = self.may_relay(relay);
-        let straight = (0..self.straight.len()).filter(|&place| {
-            let straight = &self.straight[place];
-            // Where there is nothing else, one that answers again carries at once.
-            let ready = straight.is_ready() || !relay && straight.gauge.streak() >= NEEDED_FIRST;
-            straight.stage == Stage::Proven
-                && (ready || self.carries == Some(place))
-                && self.choice.allows(straight.path.kind)
-        });
-        let cheapest = straight
-            .filter_map(|place| Some((place, self.cost(Some(place))?)))
-            .min_by(|(_, one), (_, other)| one.total_cmp(other));
-        if !relay {
-            return cheapest.map(|(place, _)| Some(place));
-        }
-        match (cheapest, self.cost(None)) {
-            (Some((place, cost)), Some(of_relay)) if cost <= of_relay => Some(Some(place)),
-            (Some((place, _)), None) => Some(Some(place)),
-            _ => Some(None),
         }
     }
 
