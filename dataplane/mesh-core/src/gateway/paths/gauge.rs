@@ -17,9 +17,13 @@ const LOSS_FRAMES_KEPT: f64 = 20.0;
 const LOSS_FORGOTTEN: Duration = Duration::from_secs(30);
 /// Frames that loss is a share of, at least: one lost of a few is chance.
 const LOSS_FRAMES_MIN: f64 = 10.0;
+/// Frames that one probe overtakes, at most, beside those that are sent until the next one.
+const OVERTAKEN_MAX: u32 = 64;
 /// An answer that takes longer than this, and longer than four usual ones, is missed.
 const ANSWER_LEAST: Duration = Duration::from_millis(1000);
 const ANSWER_MOST: Duration = Duration::from_millis(2000);
+/// One that takes longer than this, and longer than two usual ones, is late.
+const LATE_LEAST: Duration = Duration::from_millis(300);
 /// A path that answers so much later than at best, and half as late again, has become slower.
 const SLOWER: Duration = Duration::from_millis(5);
 /// So many probes have to be unanswered, too.
@@ -89,15 +93,20 @@ impl Gauge {
         let probe = self.outstanding[place];
         // Those before it that are answered later would be counted twice.
         self.outstanding.drain(..=place);
-        self.time(now.since(probe.at));
+        let taken = now.since(probe.at);
+        if taken <= ANSWER_MOST {
+            // What came later is missed already; it waited somewhere, as in the memory of a machine that slept.
+            self.time(taken);
+        }
         let sent = probe.sent.wrapping_add(1);
         if let Some((sent_before, received_before)) = self.counted.replace((sent, received)) {
             let (frames, arrived) = (sent.wrapping_sub(sent_before), received.wrapping_sub(received_before));
-            // A count that went back, or on by more than was sent, is another count: the peer began anew.
-            if arrived <= frames {
+            // A count that went back, or on by much more than was sent, is another count: the peer began anew. By a little more it
+            // goes where a probe had overtaken frames that were sent before it.
+            if arrived <= frames.saturating_mul(2).saturating_add(OVERTAKEN_MAX) {
                 self.fade(now);
                 self.frames += f64::from(frames);
-                self.lost += f64::from(frames - arrived);
+                self.lost = (self.lost + f64::from(frames) - f64::from(arrived)).max(0.0);
             }
         }
         self.answered_at = Some(now);
@@ -125,6 +134,11 @@ impl Gauge {
         }
         self.frames *= kept;
         self.lost *= kept;
+    }
+
+    /// Whether a probe is not answered yet.
+    pub(in crate::gateway) fn waits(&self) -> bool {
+        !self.outstanding.is_empty()
     }
 
     /// Smoothed round-trip time; `None` before the first answer.
@@ -166,6 +180,12 @@ impl Gauge {
         }
         let usual = self.smoothed.unwrap_or_default() + 4 * self.variation;
         Some(oldest.at + (usual * 4).clamp(ANSWER_LEAST, ANSWER_MOST))
+    }
+
+    /// Whether an answer takes so long that it is doubtful whether it comes.
+    pub(in crate::gateway) fn is_late(&self, now: Moment) -> bool {
+        let usual = self.smoothed.unwrap_or_default() + 4 * self.variation;
+        self.outstanding.front().is_some_and(|oldest| now.since(oldest.at) >= (usual * 2).max(LATE_LEAST))
     }
 
     /// Whether several probes in a row are unanswered for too long.
@@ -269,5 +289,30 @@ mod tests {
         }
         let patience = gauge.silent_from().unwrap().since(start);
         assert!((1_300..=2_000).contains(&patience.as_millis()), "{patience:?}");
+    }
+
+    #[test]
+    fn frames_that_are_overtaken_are_not_lost() {
+        let (mut gauge, mut received) = (Gauge::default(), 0);
+        for seq in 0..200 {
+            let now = START + Duration::from_millis(200) * seq;
+            gauge.note_sent(10);
+            gauge.probe(now, seq);
+            // Every other probe overtakes the last two frames before it.
+            received += if seq % 2 == 0 { 9 } else { 13 };
+            assert!(gauge.answer(now + Duration::from_millis(20), seq, received));
+        }
+        assert!(gauge.loss() < 0.04, "{}", gauge.loss());
+    }
+
+    #[test]
+    fn an_answer_that_waited_while_the_machine_slept_says_nothing_of_the_path() {
+        let mut gauge = run(20, |_| true);
+        let usual = gauge.round_trip();
+        let slept = START + Duration::from_secs(10);
+        gauge.probe(slept, 100);
+        assert!(gauge.answer(slept + Duration::from_secs(120), 100, 300));
+        assert_eq!(gauge.round_trip(), usual);
+        assert_eq!(gauge.answered_at(), Some(slept + Duration::from_secs(120)), "but that it is there");
     }
 }
