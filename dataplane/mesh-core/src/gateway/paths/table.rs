@@ -90,6 +90,8 @@ impl Straight {
             Stage::Silent(sent) => SILENT_FIRST.saturating_mul(1 << (sent / 2).min(8)).min(SILENT_MOST),
             Stage::Proven if self.gauge.streak() < self.needed => PROVING,
             Stage::Proven if !in_use => IDLE,
+            // However many are probed, what may be silent is to be known soon.
+            Stage::Proven if carries && self.gauge.waits() => CARRYING,
             Stage::Proven if carries => CARRYING * stretch,
             Stage::Proven if well => SPARE_OF_WELL,
             Stage::Proven => SPARE * stretch,
@@ -130,9 +132,13 @@ pub(in crate::gateway) struct Paths {
     better: Option<(Option<usize>, Moment)>,
     /// When the last change was made because another path was better.
     changed_at: Option<Moment>,
+    /// When that was because the one before lost much. It is not repeated soon: where each path loses as soon as it carries, the
+    /// change is no remedy.
+    fled_at: Option<Moment>,
     rounds: u32,
     round_at: Option<Moment>,
     was_well: bool,
+    was_late: bool,
 }
 
 impl Paths {
@@ -146,9 +152,11 @@ impl Paths {
             relay_next_at: now,
             better: None,
             changed_at: None,
+            fled_at: None,
             rounds: 0,
             round_at: None,
             was_well: false,
+            was_late: false,
         }
     }
 
@@ -347,8 +355,9 @@ impl Paths {
 
     /// The next path that is due for a probe. The caller sends it and calls [`Paths::probed`].
     pub(in crate::gateway) fn due(&mut self, now: Moment, in_use: bool, relay: bool) -> Option<Way> {
-        let well = self.is_well();
-        if std::mem::replace(&mut self.was_well, well) && !well {
+        let (well, late) = (self.is_well(), self.gauge(self.carries).is_late(now));
+        let worse = std::mem::replace(&mut self.was_well, well) && !well;
+        if worse || !std::mem::replace(&mut self.was_late, late) && late {
             // What carries is in doubt: the others are measured at once.
             self.wake(now);
         }
@@ -395,6 +404,9 @@ impl Paths {
             self.relay_next_at = now
                 + match (in_use, well) {
                     (true, true) => RELAY_OF_WELL,
+                    // While it carries, silence is to be known soon.
+                    (true, false) if self.carries.is_none() && self.relay.waits() => CARRYING,
+                    (true, false) if self.carries.is_none() => SPARE,
                     (true, false) => SPARE * stretch,
                     (false, _) => IDLE,
                 };
@@ -454,11 +466,13 @@ impl Paths {
         let probes = self.straight.iter().filter(|straight| straight.stage != Stage::Untried(TRIES));
         let silent = self.straight.iter().filter(|straight| straight.stage == Stage::Proven);
         let round = self.round_at.filter(|_| in_use && self.carries.is_none() && !self.straight.is_empty());
+        // Of the relay only when it begins: it stays silent.
+        let relay_silent = self.relay.silent_from().filter(|at| self.carries.is_none() && *at > now);
         let relay = (relay && self.compares()).then_some(self.relay_next_at);
         let better = self.better.map(|_| now + BETTER_THAN_LOSSY_FOR);
         let due = probes.map(|straight| straight.next_at);
         let silent = silent.filter_map(|straight| straight.gauge.silent_from());
-        due.chain(silent).chain(round).chain(relay).chain(better).min()
+        due.chain(silent).chain(round).chain(relay).chain(relay_silent).chain(better).min()
     }
 
     /// All paths as status shows them; the relay is at `relay`.

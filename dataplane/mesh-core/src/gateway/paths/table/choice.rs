@@ -6,7 +6,7 @@ use super::super::PathKind;
 use super::super::gauge::Gauge;
 use super::{
     BETTER_FOR, BETTER_THAN_LOSSY_FOR, COST_OF_LOSS, COST_OF_RELAY, HOLD, LOSSY, MARGIN_MS, MARGIN_SHARE, NEEDED_AGAIN,
-    NEEDED_FIRST, NEEDED_MOST, Paths, SILENT_FIRST, Stage, Switch, WORTH_OF_LAN,
+    NEEDED_FIRST, NEEDED_MOST, PROVING, Paths, SILENT_FIRST, Stage, Switch, WORTH_OF_LAN,
 };
 use crate::seam::Moment;
 
@@ -25,11 +25,15 @@ impl Paths {
         let relay_silent = self.relay.is_silent(now);
         let kind = self.kind();
         let fell = self.carries.is_some_and(|place| self.straight[place].stage != Stage::Proven);
-        let best = self.best(relay && !relay_silent);
+        let usable = relay && !relay_silent;
+        // Those that are late may have died together with the one that carried.
+        let in_time = self.best(now, usable && !self.relay.is_late(now), false);
+        let best = if fell && in_time.is_some() { in_time } else { self.best(now, usable, true) };
         if fell {
             // Whatever there is; without anything the relay is where the next try begins.
             self.carries = best.flatten();
             self.better = None;
+            self.watch(now);
             self.begin_rounds(now);
             return Some(Switch { from: kind, to: self.kind() });
         }
@@ -43,16 +47,26 @@ impl Paths {
             _ => now,
         };
         self.better = Some((best, since));
-        if !self.is_to_change(now, best, since, relay) {
+        if !self.is_to_change(now, best, since, usable) {
             return None;
+        }
+        if self.is_lossy_beside(best) {
+            self.fled_at = Some(now);
         }
         // The first way off the relay is no change of mind.
         if self.carries.is_some() || self.changed_at.is_some() {
             self.changed_at = Some(now);
         }
         (self.carries, self.better) = (best, None);
+        self.watch(now);
         self.begin_rounds(now);
         Some(Switch { from: kind, to: self.kind() })
+    }
+
+    /// What carries from here on is probed as such, not when it was its turn as a spare one.
+    fn watch(&mut self, now: Moment) {
+        let next_at = self.carries.map_or(&mut self.relay_next_at, |place| &mut self.straight[place].next_at);
+        *next_at = (*next_at).min(now + PROVING);
     }
 
     pub(super) fn is_to_change(&self, now: Moment, best: Option<usize>, since: Moment, relay: bool) -> bool {
@@ -68,13 +82,19 @@ impl Paths {
             let first = self.carries.is_none() && self.changed_at.is_none();
             return first && cost_then <= cost_now;
         }
-        let loss = |way: Option<usize>| self.gauge(way).loss();
-        if loss(self.carries) >= LOSSY && loss(self.carries) > 2.0 * loss(best) {
+        let lately = |at: Option<Moment>| at.is_some_and(|at| now.since(at) < HOLD);
+        if self.is_lossy_beside(best) && !lately(self.fled_at) {
             return now.since(since) >= BETTER_THAN_LOSSY_FOR;
         }
-        let held = self.changed_at.is_some_and(|at| now.since(at) < HOLD);
+        let held = lately(self.changed_at);
         let from_relay = self.carries.is_none() && self.changed_at.is_none();
         !held && (from_relay || now.since(since) >= BETTER_FOR)
+    }
+
+    /// Whether what carries loses much more than another path.
+    fn is_lossy_beside(&self, other: Option<usize>) -> bool {
+        let (loss, other) = (self.gauge(self.carries).loss(), self.gauge(other).loss());
+        loss >= LOSSY && loss > 2.0 * other
     }
 
     /// Whether the relay may carry, where there is one.
@@ -105,13 +125,15 @@ impl Paths {
     }
 
     /// The cheapest path that may carry: `Some(None)` is the relay, `None` that there is none.
-    pub(super) fn best(&self, relay: bool) -> Option<Option<usize>> {
+    /// Straight paths whose answer is late count only if that is told by `late`.
+    pub(super) fn best(&self, now: Moment, relay: bool, late: bool) -> Option<Option<usize>> {
         let relay = self.may_relay(relay);
         let straight = (0..self.straight.len()).filter(|&place| {
             let straight = &self.straight[place];
             // Where there is nothing else, one that answers again carries at once.
             let ready = straight.is_ready() || !relay && straight.gauge.streak() >= NEEDED_FIRST;
             straight.stage == Stage::Proven
+                && (late || !straight.gauge.is_late(now))
                 && (ready || self.carries == Some(place))
                 && self.choice.allows(straight.path.kind)
         });

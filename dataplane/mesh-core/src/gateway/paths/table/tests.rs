@@ -1,5 +1,7 @@
 //! Paths that are probed as a gateway would, over ways whose delay and loss a test sets.
 
+mod random;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,6 +39,7 @@ struct Bench {
     arrived: Vec<(Way, u32)>,
     in_use: bool,
     relay: bool,
+    stretch: u32,
     sent: Vec<(Moment, Way)>,
     switches: Vec<(Moment, Switch)>,
 }
@@ -52,6 +55,7 @@ impl Bench {
             arrived: Vec::new(),
             in_use: true,
             relay: true,
+            stretch: 1,
             sent: Vec::new(),
             switches: Vec::new(),
         }
@@ -74,7 +78,7 @@ impl Bench {
             }
             while let Some(way) = self.paths.due(now, self.in_use, self.relay) {
                 self.seq += 1;
-                self.paths.probed(now, way, self.seq, self.in_use, 1);
+                self.paths.probed(now, way, self.seq, self.in_use, self.stretch);
                 self.sent.push((now, way));
                 let quality = carry(now, way);
                 if quality.dead {
@@ -285,4 +289,93 @@ fn there_are_sixteen_at_most_and_proven_ones_stay() {
     bench.paths.add(bench.now, path(PathKind::Direct, 250));
     assert!(bench.paths.knows(&path(PathKind::Direct, 250).endpoint), "those that do not answer make room");
     assert_eq!(bench.paths.carrying(), Some(&path(PathKind::Direct, 0)));
+}
+
+#[test]
+fn a_relay_that_falls_silent_is_left_for_a_path_that_is_slower() {
+    for stretch in [1, 5] {
+        let mut bench = Bench::new(PathChoice::Auto);
+        bench.stretch = stretch;
+        bench.paths.add(bench.now, path(PathKind::Direct, 1));
+        bench.run(Duration::from_secs(100), |_, way| quality(if way == Way::Relay { 10 } else { 100 }));
+        assert_eq!(bench.kind(), PathKind::Relay);
+        let cut = bench.now;
+        bench.run(Duration::from_secs(10), |_, way| Quality { dead: way == Way::Relay, ..quality(100) });
+        assert_eq!(bench.kind(), PathKind::Direct);
+        let (left, _) = *bench.switches.last().unwrap();
+        assert!(left.since(cut) <= Duration::from_secs(3), "{:?} with {stretch}", left.since(cut));
+    }
+}
+
+#[test]
+fn a_silent_path_is_left_within_three_seconds_where_many_peers_are_probed() {
+    let mut bench = Bench::new(PathChoice::Auto);
+    bench.stretch = 5;
+    bench.paths.add(bench.now, path(PathKind::Direct, 1));
+    for round in 0..20 {
+        bench.run(Duration::from_millis(100_000 + 77 * round), |_, _| quality(20));
+        assert_eq!(bench.kind(), PathKind::Direct);
+        let cut = bench.now;
+        bench.run(Duration::from_secs(5), |_, way| Quality { dead: way != Way::Relay, ..quality(20) });
+        assert_eq!(bench.kind(), PathKind::Relay);
+        let (left, _) = *bench.switches.last().unwrap();
+        assert!(left.since(cut) <= Duration::from_secs(3), "{:?}", left.since(cut));
+    }
+}
+
+#[test]
+fn paths_that_lose_as_soon_as_they_carry_are_changed_once_a_minute_at_most() {
+    let mut bench = Bench::new(PathChoice::Auto);
+    bench.paths.add(bench.now, path(PathKind::Direct, 1));
+    bench.paths.add(bench.now, path(PathKind::Direct, 2));
+    bench.run(Duration::from_secs(10), |_, _| quality(20));
+    for _ in 0..6_000 {
+        let carries = bench.paths.carrying().copied().map_or(Way::Relay, Way::Straight);
+        bench.run(Duration::from_millis(100), |_, way| Quality {
+            loses_one_of: if way == carries { 4 } else { 0 },
+            ..quality(20)
+        });
+    }
+    for (number, (at, _)) in bench.switches.iter().enumerate().skip(2) {
+        let (before, _) = bench.switches[number - 2];
+        assert!(at.since(before) >= Duration::from_secs(60), "{:?}", bench.switches);
+    }
+}
+
+#[test]
+fn paths_that_die_together_are_left_together() {
+    for wait in [5, 100] {
+        let mut bench = Bench::new(PathChoice::Auto);
+        for number in 1..8 {
+            bench.paths.add(bench.now, path(PathKind::Direct, number));
+        }
+        for round in 0..5 {
+            bench.run(Duration::from_millis(wait * 1000 + 330 * round), |_, _| quality(20));
+            assert_ne!(bench.kind(), PathKind::Relay);
+            let cut = bench.now;
+            bench.run(Duration::from_secs(10), |_, way| Quality { dead: way != Way::Relay, ..quality(20) });
+            let (left, switch) = *bench.switches.iter().rfind(|(_, switch)| switch.to == PathKind::Relay).unwrap();
+            assert!(left.since(cut) <= Duration::from_secs(2), "{:?}, {switch:?}", left.since(cut));
+            bench.run(Duration::from_secs(60), |_, _| quality(20));
+        }
+    }
+}
+
+#[test]
+fn a_spare_path_is_watched_from_when_it_carries() {
+    let mut bench = Bench::new(PathChoice::Auto);
+    bench.paths.add(bench.now, path(PathKind::Direct, 1));
+    bench.paths.add(bench.now, path(PathKind::Direct, 2));
+    let first = Way::Straight(path(PathKind::Direct, 1));
+    bench.run(Duration::from_secs(100), |_, way| quality(if way == first { 20 } else { 40 }));
+    assert_eq!(bench.paths.carrying(), Some(&path(PathKind::Direct, 1)));
+    // The other one gets better; soon after it carries it dies.
+    while bench.paths.carrying() == Some(&path(PathKind::Direct, 1)) {
+        bench.run(Duration::from_millis(10), |_, way| quality(if way == first { 200 } else { 40 }));
+    }
+    bench.run(Duration::from_millis(500), |_, _| quality(40));
+    let cut = bench.now;
+    bench.run(Duration::from_secs(20), |_, way| Quality { dead: way != first && way != Way::Relay, ..quality(40) });
+    let (left, _) = *bench.switches.iter().rfind(|(at, _)| *at >= cut).expect("it is left");
+    assert!(left.since(cut) <= Duration::from_millis(1500), "{:?}", left.since(cut));
 }
