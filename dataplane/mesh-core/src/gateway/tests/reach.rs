@@ -262,3 +262,63 @@ fn many_who_see_each_another_port_of_ours_do_not_make_us_tell_all_the_time() {
     let lists = world.gateways[&1].candidates.number() - before;
     assert!(lists <= 2, "{lists} lists in 20 s, each told to all");
 }
+
+#[test]
+fn no_gateway_looks_at_the_same_thing_over_and_over() {
+    let transfer: SocketAddr = "192.0.2.1:8000".parse().unwrap();
+    for (choice, other) in [
+        (PathChoice::Auto, PathChoice::Auto),
+        (PathChoice::Direct, PathChoice::Auto),
+        (PathChoice::Lan, PathChoice::Direct),
+        (PathChoice::Auto, PathChoice::Relay),
+    ] {
+        for scene in 0..16_u32 {
+            let mut world = World::empty();
+            world.start_transfer(1);
+            neighbour(&mut world, 1, 1, choice);
+            neighbour(&mut world, 2, 1, other);
+            world.run(Duration::from_secs(2));
+            let mut seconds = 0;
+            for phase in 0..6 {
+                // What is cut, and for how long nobody talks, in all orders.
+                let what = (scene + 7 * phase) % 16;
+                world.fate = Box::new(move |one| {
+                    let straight = is_straight(one, transfer);
+                    let back = one.from == address_of(2);
+                    let of_second = back || one.to == address_of(2);
+                    let cut = match what % 8 {
+                        0 => false,
+                        1 => straight,
+                        2 => straight && back,
+                        3 => !straight && of_second,
+                        4 => !straight,
+                        5 => true,
+                        6 => of_second,
+                        _ => straight && !back,
+                    };
+                    if cut { Fate::Drop } else { Fate::Pass }
+                });
+                if what == 9 {
+                    world.start_transfer(u64::from(phase) + 2);
+                }
+                if what == 12 {
+                    neighbour(&mut world, 2, u64::from(phase) + 2, other);
+                }
+                let before = world.woken;
+                pings(&mut world, (1, 2), 200);
+                pings(&mut world, (2, 1), 50);
+                world.run(Duration::from_secs([1, 40, 200][what as usize % 3]));
+                seconds += 26 + [1, 40, 200][what as usize % 3];
+                let woken = world.woken - before;
+                assert!(woken <= 26 * 60 + 200 * 4, "{woken} in scene {scene}, phase {phase}, {choice:?}");
+            }
+            // After all of that, and with everything there, they talk.
+            world.fate = Box::new(|_| Fate::Pass);
+            pings(&mut world, (1, 2), 150);
+            if choice != PathChoice::Lan || other != PathChoice::Relay {
+                let arrived = pings(&mut world, (1, 2), 20);
+                assert!(arrived >= 20, "{arrived} of 20 after {seconds} s, scene {scene}, {choice:?}");
+            }
+        }
+    }
+}

@@ -84,6 +84,8 @@ pub(crate) struct World {
     pub(crate) streams: Streams,
     /// Everything that was sent, if wanted.
     pub(crate) capture: Option<Vec<Datagram>>,
+    /// How often the time that a gateway had asked for had come.
+    pub(crate) woken: u32,
     /// So many of the next jobs find no thread that has time.
     pub(crate) overloaded: u32,
     slab: Vec<u8>,
@@ -163,6 +165,7 @@ impl World {
             translate: Box::new(|_| {}),
             streams: Streams::default(),
             capture: None,
+            woken: 0,
             overloaded: 0,
             slab: vec![0; Slab::ROOM_BYTES],
         }
@@ -266,6 +269,7 @@ impl World {
                 let gateway = self.gateways.get_mut(&number).unwrap();
                 if gateway.poll_timeout().is_some_and(|at| at <= now) {
                     gateway.handle_timeout(now);
+                    self.woken += 1;
                     self.settle(number, Output::default());
                 }
             }
