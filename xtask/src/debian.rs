@@ -9,7 +9,8 @@ use crate::command;
 use crate::report::Outcome;
 
 /// A package, the program of it the tests call, and what for.
-const PACKAGES: [(&str, &str, &str); 3] = [
+const PACKAGES: [(&str, &str, &str); 4] = [
+    ("miniupnpd-nftables", "miniupnpd", "is the router that gives a gateway a port"),
     ("nftables", "nft", "translates and filters addresses in the laboratory"),
     ("strace", "strace", "shows which system calls the data threads of the ring engine make"),
     ("valgrind", "valgrind", "counts instructions"),
@@ -35,7 +36,7 @@ pub(crate) fn ensure_packages() -> Result<Outcome> {
     Ok(Outcome::one())
 }
 
-/// Also where Debian keeps programs for root, which other users do not have on their `PATH`; the laboratory looks there.
+/// Also where Debian keeps programs for root, which other users lack on their `PATH`; the laboratory looks there too.
 fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));

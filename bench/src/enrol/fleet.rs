@@ -24,7 +24,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
@@ -248,6 +248,8 @@ impl Fleet {
             name: String::new(),
             sockets: Sockets { ipv4: Some(SocketId(client.socket.0)), ..Sockets::default() },
             outer_bytes: OuterSize::Assumed,
+            path: PathChoice::Relay,
+            pins: Vec::new(),
             pinned_transfer_key: None,
             seed: rand::random(),
         };
@@ -371,8 +373,13 @@ impl Fleet {
                 | Event::TransferBack
                 | Event::ResolveTransfer
                 | Event::StreamWanted(_)
+                | Event::OpenSockets { .. }
+                | Event::CloseSockets(_)
+                | Event::ObserverKeyWanted { .. }
                 | Event::OverTcp { .. } => continue,
-                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => continue,
+                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                    continue;
+                }
             };
             self.trouble
                 .get_or_insert_with(|| format!("client {number}, of the transfer {}, {trouble}", client.transfer));

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
@@ -126,6 +126,8 @@ impl Mesh {
                 name: format!("gateway-{number}"),
                 sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
                 outer_bytes: OuterSize::Assumed,
+                path: PathChoice::Relay,
+                pins: Vec::new(),
                 pinned_transfer_key: None,
                 seed: [20 + byte; 32],
             };

@@ -1,12 +1,12 @@
 //! The flows that a NAT or a stateful firewall remembers: the kernel's connection tracking of a host.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
-use std::os::fd::AsRawFd as _;
 
 use crate::firewall;
 use crate::host::Host;
@@ -37,10 +37,11 @@ impl Host {
         })
     }
 
-    /// Has the host forget all flows and with them the mappings of its NAT, as a router does that was switched off and on.
+    /// Has the host forget all flows and with them the mappings of its NAT, as a router does that was switched off and
+    /// on.
     ///
-    /// The next datagram from inside makes a new mapping; of [`crate::Nat::PortRestricted`] it is the same one if
-    /// nobody else has taken its port.
+    /// The next datagram from inside makes a new mapping. That of [`crate::Nat::PortRestricted`] is the old one again
+    /// if nobody else has taken the port.
     ///
     /// # Errors
     /// The kernel has no netlink interface to connection tracking.

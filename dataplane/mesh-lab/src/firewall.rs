@@ -71,7 +71,6 @@ impl Nat {
                 type filter hook forward priority filter; policy accept;
                 ct status dnat accept
                 iifname OUTSIDE ct state new,invalid drop
-                oifname OUTSIDE ct state invalid drop
             }}"
         );
         rules.replace("OUTSIDE", outside)
@@ -80,8 +79,9 @@ impl Nat {
 
 impl Interface {
     /// Makes the interface the outside of a NAT: what the host forwards out of it gets its first IPv4 address as
-    /// source. `None`: no longer. The flows there are stay as they are until [`Host::forget_flows`]. The host must
-    /// forward ([`crate::Lab::router`]).
+    /// source. `None`: no longer. The flows there are stay as they are until [`Host::forget_flows`]; the kernel forgets
+    /// them a moment after the interface has lost the address or was switched off. The host must forward
+    /// ([`crate::Lab::router`]).
     ///
     /// # Errors
     /// The program `nft` is missing, or the kernel lacks NAT.
@@ -210,7 +210,8 @@ impl Udp {
         Udp { but_dns: true, ..self }
     }
 
-    /// Only this share of them, chosen at random: 0.0001 to 1. A train that is not cut ([`crate::LinkMode`]) counts as one.
+    /// Only this share of them, chosen at random: 0.0001 to 1. A train that is not cut
+    /// ([`crate::LinkMode`]) counts as one.
     #[must_use]
     pub fn share(self, share: f64) -> Udp {
         Udp { share, ..self }

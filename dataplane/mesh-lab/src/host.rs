@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -51,19 +51,6 @@ const SYSCTLS: [(&str, &str); 11] = [
 #[derive(Clone)]
 pub struct Host {
     inner: Arc<Inner>,
-}
-
-/// A handle that does not keep the host.
-#[derive(Clone)]
-pub(crate) struct WeakHost {
-    inner: Weak<Inner>,
-}
-
-impl WeakHost {
-    /// The host, if it lives.
-    pub(crate) fn upgrade(&self) -> Option<Host> {
-        self.inner.upgrade().map(|inner| Host { inner })
-    }
 }
 
 struct Inner {
@@ -322,11 +309,6 @@ impl Host {
         let root = if world::has_user_namespace() { " --user --preserve-credentials" } else { "" };
         let fds = format!("/proc/{pid}/fd");
         Ok(format!("nsenter --target {pid}{root} --pid --net={fds}/{net} --mount={fds}/{mounts}"))
-    }
-
-    /// A handle that does not keep the host.
-    pub(crate) fn downgrade(&self) -> WeakHost {
-        WeakHost { inner: Arc::downgrade(&self.inner) }
     }
 
     /// The network namespace, for netlink messages that name it by number.

@@ -1,6 +1,7 @@
 //! The usual scene of NAT traversal: an internet, servers on it, and sites behind routers.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,10 +10,13 @@ use crate::emulator::EmulatedLink;
 use crate::firewall::Nat;
 use crate::host::Host;
 use crate::lab::Lab;
-use crate::link::{Interface, Lan};
+use crate::link::{Interface, Lan, Net};
 
-/// Cables that fit in the addresses of one pool, four for each.
-const CABLES_MAX: u8 = 64;
+/// Cables that fit in the addresses of one pool, eight for each: the upper end, the lower end, and four to change to.
+const CABLES_MAX: u8 = 32;
+
+/// The lower end's addresses on its cable.
+const LOWER_ADDRESSES: RangeInclusive<u32> = 2..=6;
 
 /// Hosts on the LAN of a site: its router and they fit in 256 addresses.
 const SITE_HOSTS_MAX: u8 = 200;
@@ -21,7 +25,8 @@ const SITE_HOSTS_MAX: u8 = 200;
 ///
 /// Servers have addresses of 203.0.113.0/24, the outsides of carriers and sites of 198.51.100.0/24, sites behind a
 /// carrier of 100.64.C.0/24. The LAN of the N-th site, counted from 1, is 10.N.0.0/24, its router number 1 and its
-/// hosts number 2 and up. All cables have IPv6 too (2001:db8::/32), hosts of sites where [`SitePlan::ipv6`] asks for it.
+/// hosts number 2 and up. All cables have IPv6 too (2001:db8::/32), hosts of sites
+/// where [`SitePlan::ipv6`] asks for it.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -94,7 +99,7 @@ impl<'lab> Internet<'lab> {
     /// A host of that name with a public address; `path` as in [`SitePlan`].
     ///
     /// # Errors
-    /// The name is taken or malformed, there are 64 servers, or the kernel refuses the interfaces.
+    /// The name is taken or malformed, there are 32 servers, or the kernel refuses the interfaces.
     pub fn server(&mut self, name: &str, path: Option<Emulation>) -> Result<Server> {
         let host = self.lab.host(name)?;
         let uplink = Uplink::new(self.lab, &self.router, &host, &mut self.servers, path)?;
@@ -106,7 +111,7 @@ impl<'lab> Internet<'lab> {
     /// forwards between its customers without translation.
     ///
     /// # Errors
-    /// The name is taken or malformed, there are 64 carriers and sites, or the kernel refuses the interfaces.
+    /// The name is taken or malformed, there are 32 carriers and sites, or the kernel refuses the interfaces.
     pub fn carrier(&mut self, name: &str, nat: Nat, path: Option<Emulation>) -> Result<Carrier> {
         let router = self.lab.router(name)?;
         let uplink = Uplink::new(self.lab, &self.router, &router, &mut self.customers, path)?;
@@ -122,7 +127,7 @@ impl<'lab> Internet<'lab> {
     /// A site: a router named `NAME-router` and on its LAN the hosts `NAME-1`, `NAME-2` and so on.
     ///
     /// # Errors
-    /// A name is taken or malformed, a value of the plan is out of its range, there are 64 carriers and sites, or the
+    /// A name is taken or malformed, a value of the plan is out of its range, there are 32 carriers and sites, or the
     /// kernel refuses something.
     pub fn site(&mut self, name: &str, plan: &SitePlan) -> Result<Site> {
         let router = self.site_router(name, plan)?;
@@ -133,7 +138,7 @@ impl<'lab> Internet<'lab> {
     /// A site like that of [`Internet::site`], connected to a carrier: two routers in a row translate.
     ///
     /// # Errors
-    /// As [`Internet::site`]; a carrier has at most 64 sites.
+    /// As [`Internet::site`]; a carrier has at most 32 sites.
     pub fn site_behind(&mut self, carrier: &mut Carrier, name: &str, plan: &SitePlan) -> Result<Site> {
         let router = self.site_router(name, plan)?;
         let uplink = Uplink::new(self.lab, &carrier.router, &router, &mut carrier.customers, plan.path)?;
@@ -282,6 +287,8 @@ pub struct Uplink {
     outside: Interface,
     /// The other end.
     upstream: Interface,
+    /// The IPv4 network of both.
+    net: Net,
     path: Option<EmulatedLink>,
 }
 
@@ -300,7 +307,7 @@ impl Uplink {
             }
         };
         upstream.addresses().into_iter().try_for_each(|gateway| host.default_route(gateway.address()))?;
-        Ok(Uplink { outside, upstream, path })
+        Ok(Uplink { outside, upstream, net: nets[0].parse()?, path })
     }
 
     /// The outer interface of the host or router: where [`Interface::set_nat`] belongs, and whose address changes when
@@ -323,6 +330,24 @@ impl Uplink {
     /// It is a plain cable.
     pub fn path(&self) -> Result<&EmulatedLink> {
         self.path.as_ref().with_context(|| format!("{:?} is on a plain cable", self.outside))
+    }
+
+    /// Gives the outer interface another IPv4 address of its network in place of its own, as a provider does when a
+    /// line was interrupted, and returns it. There are five, which take turns. The host forgets its flows, with IPv6.
+    ///
+    /// # Errors
+    /// The kernel refuses the change.
+    pub fn renew_ipv4(&self) -> Result<IpAddr> {
+        let own = self.ipv4()?;
+        let lower = LOWER_ADDRESSES.map(|number| self.net.nth(number)).collect::<Result<Vec<_>>>()?;
+        let place = lower.iter().position(|net| net.address() == own).unwrap_or_default();
+        let next = lower[(place + 1) % lower.len()];
+        let kept = self.outside.addresses().into_iter().filter(|net| net.address() != own);
+        let addresses: Vec<_> = [next].into_iter().chain(kept).map(|net| net.to_string()).collect();
+        self.outside.set_addresses(&addresses.iter().map(String::as_str).collect::<Vec<_>>())?;
+        // The kernel would forget those of the old address by itself, a moment later.
+        self.outside.host().forget_flows()?;
+        Ok(next.address())
     }
 
     /// The first IPv4 address of the outer interface: of a server or site on the internet, the public one.
@@ -367,6 +392,6 @@ impl Pool {
             bail!("{ipv4}.0/24 is used up: it has addresses for {CABLES_MAX} cables");
         }
         *taken += 1;
-        Ok([format!("{ipv4}.{}/30", (*taken - 1) * 4), format!("{ipv6}:{taken:x}::/64")])
+        Ok([format!("{ipv4}.{}/29", (*taken - 1) * 8), format!("{ipv6}:{taken:x}::/64")])
     }
 }

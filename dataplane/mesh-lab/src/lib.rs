@@ -42,9 +42,9 @@
 //!
 //! # What lies between
 //! [`Internet`] builds the usual scene of NAT traversal: servers, and sites behind routers, near and far. A router
-//! translates addresses ([`Interface::set_nat`], [`Nat`]) or lets in answers only ([`Interface::set_firewall`]), forgets
-//! its mappings ([`Host::forget_flows`], [`Host::set_udp_timeout`]), and drops datagrams ([`Host::drop_udp`], [`Udp`])
-//! until told otherwise.
+//! translates addresses ([`Interface::set_nat`], [`Nat`]) or lets in answers only ([`Interface::set_firewall`]),
+//! forgets its mappings ([`Host::forget_flows`], [`Host::set_udp_timeout`]), and drops datagrams ([`Host::drop_udp`],
+//! [`Udp`]) until told otherwise.
 //!
 //! # The end
 //! Nothing has to be cleaned up, so nothing can be left behind. Namespaces hang on descriptors, and these on the
@@ -59,8 +59,8 @@
 //!   way too.
 //! - For programs with a TUN interface: `/dev/net/tun` readable and writable ([`Host::check_tun`]).
 //! - The kernel's `veth` and `bridge`, built in or as loaded modules.
-//! - For NAT, firewalls and rules that drop: the program `nft` (Debian package `nftables`), and the kernel's `nf_tables`,
-//!   `nf_nat` and `nf_conntrack_netlink` with what `nft` loads of them.
+//! - For NAT, firewalls and rules that drop: the program `nft` (Debian package `nftables`), and the kernel's
+//!   `nf_tables`, `nf_nat` and `nf_conntrack_netlink` with what `nft` loads of them.
 //! - Root of the machine, in no user namespace, for [`LinkMode::Nic`] and [`Interface::steer_receive`]: the kernel
 //!   refuses `gro_flush_timeout` and `rps_cpus` to everybody else.
 //! - Linux 6.2 for UDP trains through an emulated link; older kernels have them refused there ([`LinkMode::Wire`] cuts

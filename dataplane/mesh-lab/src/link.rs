@@ -5,11 +5,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Error, Result, bail};
 
-use crate::host::{Host, WeakHost};
+use crate::host::Host;
 use crate::netlink;
 
 /// A network, or an address in one: `10.1.0.7/24`, `fd01::7/64`.
@@ -88,8 +88,6 @@ pub(crate) struct Record {
     up: AtomicBool,
     /// Whether it is the outside of a [`crate::Nat::FullCone`].
     cone: AtomicBool,
-    /// The host and the interface at the other end of the cable.
-    far: OnceLock<(WeakHost, String)>,
     /// What is at the other end and lives as long as a host on it does: a switch, an emulator.
     _keeps: Option<Kept>,
 }
@@ -97,7 +95,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(name: String, keeps: Option<Kept>) -> Arc<Record> {
         let (up, cone) = (AtomicBool::new(true), AtomicBool::new(false));
-        Arc::new(Record { name, addresses: Mutex::default(), up, cone, far: OnceLock::new(), _keeps: keeps })
+        Arc::new(Record { name, addresses: Mutex::default(), up, cone, _keeps: keeps })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -225,18 +223,8 @@ impl Interface {
         self.switch_on()?;
         if netlink::has_carrier(&self.host, self.name())? {
             self.wait_until_running()?;
-            if let Some((host, name)) = self.record.far.get()
-                && let Some(host) = host.upgrade()
-            {
-                netlink::wait_until_running(&host, name)?;
-            }
         }
         self.host.restore_routes()
-    }
-
-    /// Notes what is at the other end of its cable.
-    fn joins(&self, host: &Host, name: &str) {
-        self.record.far.get_or_init(|| (host.downgrade(), name.to_owned()));
     }
 
     fn switch_on(&self) -> Result<()> {
@@ -287,8 +275,6 @@ impl Link {
     pub(crate) fn join(a: Interface, b: Interface) -> Result<Link> {
         let link = Link { a, b };
         netlink::add_cable(netlink::End::of(&link.a), netlink::End::of(&link.b))?;
-        link.a.joins(&link.b.host, link.b.name());
-        link.b.joins(&link.a.host, link.a.name());
         link.a.switch_on()?;
         link.b.switch_on()?;
         Ok(link)
@@ -376,8 +362,7 @@ impl Lan {
         let (switch, first) = (&self.switch, self.ports.len());
         let ports: Vec<_> = hosts.iter().map(|host| host.next_interface(Some(Arc::new(switch.clone())))).collect();
         netlink::add_bridge_ports(switch, first, &ports)?;
-        for ((port, addresses), number) in ports.iter().zip(addresses).zip(first..) {
-            port.joins(switch, &port_name(number));
+        for (port, addresses) in ports.iter().zip(addresses) {
             port.switch_on()?;
             port.add_addresses(addresses)?;
         }

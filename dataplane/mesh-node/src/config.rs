@@ -8,10 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use mesh_core::gateway::PathChoice;
 use mesh_wire::message::NAME_BYTES_MAX;
 
 use crate::cli::flags::{Flag, Kind};
 use crate::cli::{Failure, Given, Variables};
+use crate::mapping::MappingChoice;
 use crate::resolve::HostPort;
 use crate::secret::SecretString;
 use crate::select::EngineChoice;
@@ -276,8 +278,14 @@ pub struct GatewayOptions {
     pub iface: String,
     /// Whether `-iface` was given by anyone.
     pub iface_given: bool,
+    /// Whether the router is asked for a port.
+    pub mapping: MappingChoice,
     /// Fixed size of outer packets in bytes, if given.
     pub mtu: Option<u16>,
+    /// Which paths may carry, to all peers but those in `pins`.
+    pub path: PathChoice,
+    /// Which paths may carry to some peers.
+    pub pins: Vec<(Ipv4Addr, PathChoice)>,
     /// What others see this machine as.
     pub name: String,
     /// `-secret`, if given.
@@ -307,13 +315,17 @@ impl GatewayOptions {
             Ok(mtu) if mtu >= Self::MTU_MIN => Some(mtu),
             _ => return Err(not_a_number("mtu", Self::MTU_MIN.into(), 65_535, Self::MTU_EXAMPLE)),
         };
+        let (path, pins) = parse_path(settings.text("path"))?;
         Ok(Self {
             common,
             ip,
             prefix,
+            path,
+            pins,
             trans: parse_trans(settings.text("trans"))?,
             iface: settings.text("iface").to_owned(),
             iface_given: settings.origin("iface") != Origin::Default,
+            mapping: settings.text("mapping").parse().map_err(Failure::Usage)?,
             mtu,
             name: parse_name(settings.text("name"))?,
             secret: Some(settings.secret("secret")?).filter(|secret| !secret.is_empty()),
@@ -357,6 +369,39 @@ fn parse_trans(text: &str) -> Result<HostPort, Failure> {
         )));
     }
     Ok(trans)
+}
+
+/// `relay`, or with peers that are different `auto,172.168.3.2=relay,172.168.3.9=lan`.
+fn parse_path(text: &str) -> Result<(PathChoice, Vec<(Ipv4Addr, PathChoice)>), Failure> {
+    let choice = |word: &str| match word {
+        "auto" => Ok(PathChoice::Auto),
+        "relay" => Ok(PathChoice::Relay),
+        "direct" => Ok(PathChoice::Direct),
+        "lan" => Ok(PathChoice::Lan),
+        _ => Err(Failure::Usage(format!(
+            "-path: {word:?} is no path: give auto, relay, direct or lan, and for some peers as in -path auto,172.168.3.2=relay"
+        ))),
+    };
+    let (mut all, mut pins) = (PathChoice::Auto, Vec::new());
+    for (place, item) in text.split(',').map(str::trim).enumerate() {
+        match item.split_once('=') {
+            None if place == 0 => all = choice(item)?,
+            None => {
+                return Err(Failure::Usage(format!(
+                    "-path: {item:?} names no peer: the path of all comes first, as in -path auto,172.168.3.2=relay"
+                )));
+            }
+            Some((peer, path)) => {
+                let ip = peer.trim().parse().map_err(|_| {
+                    Failure::Usage(format!(
+                        "-path: {peer:?} is no virtual address: give one as in -path auto,172.168.3.2=relay"
+                    ))
+                })?;
+                pins.push((ip, choice(path.trim())?));
+            }
+        }
+    }
+    Ok((all, pins))
 }
 
 fn parse_name(text: &str) -> Result<String, Failure> {

@@ -1,7 +1,9 @@
 //! The program `gateway`: one virtual interface, one data thread, and the main thread that resolves names and tells events.
 
+mod beacons;
 mod life;
 mod lines;
+mod mapping;
 mod report;
 mod sockets;
 mod tcp;
@@ -13,21 +15,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, Sockets};
 use mesh_core::seam::Moment;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
-use self::life::{Life, Wake};
+use self::life::{Around, Life, Wake, Ways};
 use self::lines::{introduce, tell};
+use self::mapping::PortMapping;
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
 use self::tcp::Tcp;
+use crate::beacons::SOCKETS_MAX;
 use crate::cli::Failure;
 use crate::config::GatewayOptions;
 use crate::engine::portable::Portable;
 #[cfg(target_os = "linux")]
 use crate::engine::{mmsg::Mmsg, uring::Uring};
 use crate::helpers::{Helpers, WAITING_MAX};
+use crate::iface::watch::{self, Snapshot};
 use crate::iface::{self, Interface, OURS_PREFIX};
 use crate::inside::{InsideConfig, InsideDevice};
 use crate::log::{DroppedLines, LineBudget, LogGuard, announce, announce_warning};
@@ -44,8 +49,9 @@ use crate::{clock, hex, imp, limits, log};
 /// How long the interface of a killed predecessor may stay.
 const TEARDOWN: Duration = Duration::from_secs(2);
 
-/// Sockets of a gateway: one for each family, and one for a bridge to TCP.
-const SOCKETS: u16 = 3;
+/// Sockets of a gateway: one for each family, one for a bridge to TCP, and those for beacons, which are there twice while they are
+/// exchanged.
+const SOCKETS: u16 = 3 + 2 * SOCKETS_MAX as u16;
 
 /// Runs a gateway until it is told to stop.
 pub fn run(options: GatewayOptions) -> Result<(), Failure> {
@@ -61,6 +67,7 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
 
 fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
     limits::make_room(SOCKETS, 0, 0)?;
+    limits::make_more_room(SOCKETS, SEARCH_SOCKETS as usize + SEARCH_SOCKETS_KEPT);
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
     let interfaces = list_without_overlap(options.ip, options.prefix)?;
@@ -69,6 +76,7 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
     let identity = state.gateway(options.trans.port, options.ip)?;
     let ports = outside::ports(identity.static_key.public()).to_vec();
     let (outlet, bound) = Outlet::open(outside, &interfaces, ports)?;
+    let around = watch::look(outlet.outside()).context("the network interfaces cannot be listed")?;
     let selection = select(options.common.engine)?;
     let join = |thread: thread::JoinHandle<StretchedToken>| {
         thread.join().map_err(|_| anyhow!("stretching the token failed: give the machine more memory"))
@@ -84,8 +92,9 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
         stopping,
         log,
         fingerprint,
+        token,
         keys,
-        interfaces,
+        around,
         outlet,
         bound,
         state,
@@ -141,8 +150,9 @@ struct Start {
     stopping: Stopping,
     log: DroppedLines,
     fingerprint: String,
+    token: StretchedToken,
     keys: NamespaceKeys,
-    interfaces: Vec<Interface>,
+    around: Snapshot,
     outlet: Outlet,
     bound: Bound,
     state: StateDirectory,
@@ -152,7 +162,7 @@ struct Start {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, stopping, log, fingerprint, keys, interfaces, outlet, .. } = self;
+        let Self { options, started, stopping, log, fingerprint, token, keys, around, outlet, .. } = self;
         let Self { bound, state, identity, selection, .. } = self;
         let outer_bytes = options.mtu.map_or(OuterSize::Assumed, OuterSize::Fixed);
         let device = InsideDevice::open(&InsideConfig {
@@ -186,9 +196,13 @@ impl Start {
             name: options.name.clone(),
             sockets: Sockets::default(),
             outer_bytes,
+            path: options.path,
+            pins: options.pins.clone(),
             pinned_transfer_key: pinned,
             seed: rand::random(),
         };
+        let known = Around::new(outlet.outside(), &around);
+        let addresses = known.addresses.clone();
         let (tcp, stream) = Tcp::open();
         let (events, ended) = (wakes.clone(), wakes.clone());
         let mut lines = LineBudget::default();
@@ -200,16 +214,21 @@ impl Start {
                 let mut sockets = sockets::add(engine, bound)?;
                 sockets.stream = stream.map(|socket| sockets::add_stream(engine, socket)).transpose()?;
                 engine.add_inside(device).context("the engine does not take the virtual interface")?;
-                Ok(Gateway::new(GatewayConfig { sockets, ..config }, clock::now()))
+                let now = clock::now();
+                let mut gateway = Gateway::new(GatewayConfig { sockets, ..config }, now);
+                gateway.network_changed(now, &addresses);
+                Ok(gateway)
             },
-            observe: move |_: &mut E, gateway: &mut Gateway, now: Moment| {
+            observe: move |engine: &mut E, gateway: &mut Gateway, now: Moment| {
                 while let Some(event) = gateway.poll_event() {
                     let key = gateway.transfer_key();
                     // Sessions with peers come and go as strangers with a token please; the rest is bounded by the core.
                     match event {
-                        Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => {
-                            lines.spend(now, || tell(&event))
-                        }
+                        Event::PeerUp { .. }
+                        | Event::PeerDown { .. }
+                        | Event::PathChanged { .. }
+                        | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
+                        Event::CloseSockets(closed) => sockets::close(engine, &closed),
                         // The main thread ends first, and there is nobody to tell then.
                         Event::ResolveTransfer
                         | Event::Registered { .. }
@@ -219,7 +238,9 @@ impl Start {
                         | Event::StreamWanted(_)
                         | Event::OverTcp { .. }
                         | Event::TransferKeyChanged
-                        | Event::VersionMismatch { .. } => _ = events.send(Wake::Event(event, key)),
+                        | Event::VersionMismatch { .. }
+                        | Event::OpenSockets { .. }
+                        | Event::ObserverKeyWanted { .. } => _ = events.send(Wake::Event(event, key)),
                     }
                 }
                 Flow::Continue
@@ -227,7 +248,11 @@ impl Start {
         };
         let worker = Worker::start(plan, helpers.clone(), move |result| _ = ended.send(Wake::Ended(result)))?;
 
-        introduce(&options, &selection, outlet.outside(), &interfaces, &interface, ula, &fingerprint);
+        introduce(&options, &selection, outlet.outside(), &around.interfaces, &interface, ula, &fingerprint);
+        let mapped = wakes.clone();
+        // The main thread ends first, and there is nobody to tell then.
+        let tell_mapping = move |report| _ = mapped.send(Wake::Mapping(report));
+        let mapping = PortMapping::start(options.mapping, &identity.static_key, tell_mapping);
         let report = Report {
             fingerprint,
             key: hex::encode(identity.static_key.public()),
@@ -240,26 +265,36 @@ impl Start {
             outside: outlet.outside().clone(),
             sockets: outlet.shown(),
             tcp: tcp.counts(),
+            mapping: mapping.shown(),
             started,
             log,
         };
+        let network = wakes.clone();
+        // Whoever watches ends at the first change that nobody wants to hear of.
+        watch::watch(outlet.outside().clone(), move |snapshot| network.send(Wake::Network(snapshot)).is_ok())?;
         let status = serve_status(&format!("gateway-{interface}"), report);
         if let Some(remnant) = status.as_ref().and_then(StatusServer::remnant) {
             stopping.removes(remnant);
         }
 
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, outlet, tcp);
+        let ways = Ways { outlet, around: known, tcp, mapping };
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, ways, token);
+        life.begin(&around);
         let outcome = life.keep(&woken);
+        let (tcp, mapping) = life.end();
+        let mapper = mapping.stop();
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);
             Flow::Stop
         });
-        let bridge = life.end();
         worker.join();
         // What the data thread said last may go over TCP.
-        drop(bridge);
+        drop(tcp);
         if let Some(status) = status {
             status.end();
+        }
+        if let Some(mapper) = mapper {
+            mapper.join();
         }
         outcome?;
         announce("stopped");

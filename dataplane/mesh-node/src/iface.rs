@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
+pub mod candidates;
+pub mod watch;
+
 #[cfg(target_os = "linux")]
 #[path = "iface/linux.rs"]
 mod imp;
@@ -107,6 +110,16 @@ pub fn choose(interfaces: &[Interface], wanted: &str, given: bool) -> Result<Out
     }
 }
 
+impl Outside {
+    /// The interface that was chosen, if one was and it is there.
+    pub fn interface<'a>(&self, interfaces: &'a [Interface]) -> Option<&'a Interface> {
+        match self {
+            Self::Interface { name, .. } => interfaces.iter().find(|interface| interface.name == *name),
+            Self::Routed => None,
+        }
+    }
+}
+
 impl Interface {
     /// Whether this is one of its addresses.
     pub fn has(&self, address: IpAddr) -> bool {
@@ -180,7 +193,7 @@ pub fn route_to(remote: SocketAddr) -> Option<Route> {
 pub fn route_by(outside: &Outside, remote: SocketAddr) -> Option<Route> {
     let Outside::Interface { name, preferred } = outside else { return route_to(remote) };
     let interfaces = list().unwrap_or_default();
-    let interface = interfaces.iter().find(|interface| interface.name == *name)?;
+    let interface = outside.interface(&interfaces)?;
     let preferred = preferred.filter(|address| address.is_ipv4() == remote.is_ipv4() && interface.has(*address));
     let address = source_to(remote, Some(interface.index), preferred)?;
     Some(Route { interface: Some(name.clone()), address })

@@ -5,13 +5,15 @@
 //!   slow work;
 //! - [`stream`] carries frames over TCP where UDP does not pass;
 //! - [`cli`], [`config`], [`log`], [`state`], [`status`], [`signals`] and [`limits`] are what a program needs besides;
-//! - [`iface`] lists the machine's interfaces, [`outside`] binds a gateway's sockets to them, [`ports`] a transfer's;
+//! - [`iface`] lists the machine's interfaces, [`outside`] and [`beacons`] bind a gateway's sockets to them, [`ports`] a
+//!   transfer's; [`mapping`] asks the router for a port;
 //! - [`transfer`] and [`gateway`] put them together.
 //!
 //! Only [`clock`] reads the clock of the data plane, and only [`pump`] calls both an engine and a state machine.
 
 #[cfg(all(feature = "ablation", target_os = "linux"))]
 mod ablation;
+pub mod beacons;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -24,6 +26,7 @@ pub mod inside;
 pub mod limits;
 pub mod log;
 pub mod mailbox;
+pub mod mapping;
 pub mod outside;
 pub mod ports;
 pub mod pump;

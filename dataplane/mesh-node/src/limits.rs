@@ -31,6 +31,18 @@ pub fn make_room(ports: u16, more: usize, connections: usize) -> anyhow::Result<
     Ok((left / FILES_EACH).min(connections))
 }
 
+/// Makes room for `more` sockets beside those of [`make_room`], as far as the system allows: what needs them does without.
+pub fn make_more_room(ports: u16, more: usize) {
+    let wanted = 2 * (u64::from(ports) + more as u64) + FILES_BESIDE;
+    match imp::raise_open_files(wanted) {
+        Ok(reached) if reached >= wanted => {}
+        Ok(reached) => {
+            tracing::info!(reached, wanted, "the limit of open files is low: some sockets may not be opened")
+        }
+        Err(error) => tracing::info!(%error, "the limit of open files stays as it is"),
+    }
+}
+
 /// Gives up what root may do and the programs never need. To be called while the process has one thread.
 ///
 /// # Errors

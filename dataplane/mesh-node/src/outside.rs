@@ -195,6 +195,12 @@ fn bind_both(places: &Places, port: u16) -> io::Result<Bound> {
     }
 }
 
+/// Binds so many more sockets as `place` asks for, each to a port of the system's choice; fewer when the system refuses.
+pub fn bind_more(place: Place, count: usize) -> Vec<UdpSocket> {
+    let refused = |error: &io::Error| tracing::info!(%error, "a socket for the search is refused");
+    (0..count).map_while(|_| bind_one(place, 0).inspect_err(refused).ok()).collect()
+}
+
 fn bind_one(place: Place, port: u16) -> io::Result<UdpSocket> {
     let address = SocketAddr::new(place.address, port);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
@@ -280,6 +286,16 @@ mod tests {
         assert!(bound.addresses().iter().all(|address| address.port() == port), "{bound:?}");
         drop(bound);
         assert_eq!(bind(&any, &[port]).unwrap().port(), Some(port));
+    }
+
+    #[test]
+    fn more_sockets_have_ports_of_their_own() {
+        let any = Places::wanted(&Outside::Routed, &[], true).unwrap();
+        let sockets = bind_more(any.ipv4.unwrap(), 40);
+        let ports: std::collections::BTreeSet<u16> =
+            sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        assert_eq!((sockets.len(), ports.len()), (40, 40));
+        assert_eq!(bind_more(place(None, "192.0.2.77").unwrap(), 3).len(), 0, "an address that nobody has");
     }
 
     #[test]

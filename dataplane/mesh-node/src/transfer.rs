@@ -150,7 +150,7 @@ impl Start {
         // More threads than ports have work only where a port is spread.
         let useful = if options.spread == Spread::None { usize::from(options.nums) } else { usize::MAX };
         let cores: Vec<usize> = processors.into_iter().take(useful).collect();
-        let homes = Homes { first: options.bind, cores: cores.len() };
+        let homes = Homes { first: options.bind, ports: options.nums, cores: cores.len() };
         let neighbours = Neighbours::new();
         let boot = rand::random();
         #[cfg(feature = "slow")]
@@ -313,12 +313,19 @@ fn keep<E: Make>(
 #[derive(Clone, Copy)]
 struct Homes {
     first: u16,
+    ports: u16,
     cores: usize,
 }
 
 impl Homes {
     fn of(self, port: u16) -> usize {
         usize::from(port.saturating_sub(self.first)) % self.cores
+    }
+
+    /// A port beside `port`, which its gateways may ask where they are seen. One that is busy gives no answer.
+    fn beside(self, port: u16) -> Option<u16> {
+        let place = port.saturating_sub(self.first);
+        if place + 1 < self.ports { Some(port + 1) } else { (place > 0).then(|| port - 1) }
     }
 }
 
@@ -345,13 +352,13 @@ impl<E: Make> Shares<E> {
             let home = self.homes.of(port);
             let mut shared = false;
             if self.spread.contains(port) {
-                let places = self.mirror(port, &socket, home)?;
+                let places = self.mirror(port, &socket, &keys, home)?;
                 shared = !places.is_empty();
                 mirrors.insert(port, places);
             }
             shares.entry(home).or_default().push((port, socket, keys, shared));
         }
-        let local_address = self.local_address;
+        let (local_address, homes) = (self.local_address, self.homes);
         let asked: Vec<_> = shares
             .into_iter()
             .map(|(core, share)| {
@@ -362,6 +369,7 @@ impl<E: Make> Shares<E> {
                             Ok(id) => {
                                 engine.note_buffers(id);
                                 transfer.add_namespace(id, port, keys);
+                                transfer.set_other_port(id, homes.beside(port));
                                 if shared {
                                     transfer.share_namespace(id);
                                 }
@@ -398,7 +406,13 @@ impl<E: Make> Shares<E> {
 
     /// Gives every data thread but the home a socket on a port and a mirror of its namespace, before the home has its own: no change of
     /// the home's table is missed. Returns which threads have one, by which socket; if none has, the home serves the port alone.
-    fn mirror(&self, port: u16, socket: &UdpSocket, home: usize) -> anyhow::Result<Vec<(usize, SocketId)>> {
+    fn mirror(
+        &self,
+        port: u16,
+        socket: &UdpSocket,
+        keys: &NamespaceKeys,
+        home: usize,
+    ) -> anyhow::Result<Vec<(usize, SocketId)>> {
         let sockets = match spread::share(socket, self.mailboxes.len() - 1) {
             Ok(sockets) => sockets,
             Err(error) => {
@@ -411,9 +425,10 @@ impl<E: Make> Shares<E> {
         let asked: Vec<_> = others
             .zip(sockets)
             .map(|((core, mailbox), socket)| {
+                let keys = keys.clone();
                 let answer = mailbox.ask(move |engine, transfer, _| {
                     let id = engine.add_socket(socket, local_address)?;
-                    transfer.add_mirror(id, port);
+                    transfer.add_mirror(id, port, keys);
                     io::Result::Ok(id)
                 });
                 (core, answer)

@@ -18,7 +18,11 @@ pub fn each(count: u64, scenario: impl Fn(u64)) {
     };
     for seed in seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| scenario(seed))) {
-            eprintln!("seed={seed}; replay with {SEED_VARIABLE}={seed} and the name of this test");
+            // The test harness names the thread of a test after it.
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or("<this test>");
+            let package = env!("CARGO_PKG_NAME");
+            eprintln!("seed={seed}; replay with {SEED_VARIABLE}={seed} cargo test -p {package} -- --exact {test}");
             resume_unwind(panic);
         }
     }

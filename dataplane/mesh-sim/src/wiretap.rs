@@ -1,18 +1,22 @@
-//! What crossed the simulated wires.
+//! What crossed the simulated wires, as it left the nodes.
 
 use std::net::SocketAddr;
 
 use mesh_core::seam::Moment;
 use mesh_wire::frame::{FirstByte, FrameType, classify};
 
+use crate::net::{Datagram, NodeId};
+
 /// One datagram as an eavesdropper sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// When it was sent.
     pub at: Moment,
-    /// Its sender.
+    /// Who sent it.
+    pub sender: NodeId,
+    /// Its source as its sender wrote it: a private address, where a NAT is to come.
     pub from: SocketAddr,
-    /// Its receiver.
+    /// Where it was sent to.
     pub to: SocketAddr,
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -25,6 +29,8 @@ pub struct Wiretap {
     pub datagrams: u64,
     /// Bytes of IP packets sent in all.
     pub bytes: u64,
+    /// Datagrams that a node wanted to send and could not: it had no such socket, or no address.
+    pub unsent: u64,
     /// Longest datagram that is not data, in bytes of UDP payload.
     pub control_bytes_max: usize,
     /// UDP payload bytes of all that is not data.
@@ -55,9 +61,10 @@ impl Wiretap {
         self.seen.iter().any(|seen| seen.bytes.windows(pattern.len()).any(|window| window == pattern))
     }
 
-    pub(crate) fn note(&mut self, at: Moment, from: SocketAddr, to: SocketAddr, bytes: &[u8], ip_bytes: usize) {
+    pub(crate) fn note(&mut self, at: Moment, sender: NodeId, datagram: &Datagram) {
+        let Datagram { from, to, bytes } = datagram;
         self.datagrams += 1;
-        self.bytes += ip_bytes as u64;
+        self.bytes += datagram.ip_bytes() as u64;
         let frame = match bytes.first().map(|first| classify(*first)) {
             Some(FirstByte::Frame(frame)) => Some(frame),
             _ => None,
@@ -70,7 +77,7 @@ impl Wiretap {
             self.control_bytes += bytes.len() as u64;
         }
         if self.recording {
-            self.seen.push(Seen { at, from, to, bytes: bytes.to_vec() });
+            self.seen.push(Seen { at, sender, from: *from, to: *to, bytes: bytes.clone() });
         }
     }
 }

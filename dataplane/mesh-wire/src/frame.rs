@@ -22,6 +22,12 @@ pub enum FrameType {
     RegisterAgain = 6,
     /// An unsealed error with a named reason.
     Error = 7,
+    /// "I am here", on a local network.
+    Beacon = 10,
+    /// "Where do you see me?"
+    Observe = 11,
+    /// "There."
+    Observed = 12,
 }
 
 impl FrameType {
@@ -61,6 +67,9 @@ pub const fn classify(first: u8) -> FirstByte {
         (VERSION, 5) => FirstByte::Frame(FrameType::Control),
         (VERSION, 6) => FirstByte::Frame(FrameType::RegisterAgain),
         (VERSION, 7) => FirstByte::Frame(FrameType::Error),
+        (VERSION, 10) => FirstByte::Frame(FrameType::Beacon),
+        (VERSION, 11) => FirstByte::Frame(FrameType::Observe),
+        (VERSION, 12) => FirstByte::Frame(FrameType::Observed),
         (VERSION, _) => FirstByte::UnknownType,
         (0 | 1 | 4 | 6, _) => FirstByte::FirstEdition,
         (version, _) => FirstByte::OtherVersion(version),

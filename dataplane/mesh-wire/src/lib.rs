@@ -20,6 +20,8 @@
 //! | 5 | [`control`](sealed): a [`message`], sealed | `sealed.rs` |
 //! | 6 | [`RegisterAgain`](notice::RegisterAgain), unsealed hint | `notice.rs` |
 //! | 7 | [`ErrorReply`](notice::ErrorReply), unsealed hint | `notice.rs` |
+//! | 11 | [`Observe`](observe::Observe), unsealed question | `observe.rs` |
+//! | 12 | [`Observed`](observe::Observed), its answer | `observe.rs` |
 //!
 //! Types 0 to 5 start with a [`route`] header. A relay checks it and forwards the datagram untouched. Where UDP does not pass,
 //! the same frames go over TCP, see [`stream`].
@@ -28,12 +30,14 @@
 //! to its [longest answer](message::Message::to_padded_vec). Who answers measures, and sends nothing longer.
 #![forbid(unsafe_code)]
 
+pub mod beacon;
 pub mod cookie;
 pub mod frame;
 pub mod half;
 pub mod handshake;
 pub mod message;
 pub mod notice;
+pub mod observe;
 pub mod route;
 pub mod sealed;
 pub mod stream;

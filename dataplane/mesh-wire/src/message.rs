@@ -9,14 +9,19 @@
 //! A reader skips tags it does not know, so fields can be added; of a tag that is there twice the first counts. Tag 0 holds
 //! nothing but zeros: requests are [padded](Message::to_padded_vec) with it, so that no answer is longer than its request.
 
+mod candidate;
+mod fields;
 mod padding;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::{BufMut, Bytes};
 
+pub use self::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, Mapping};
+
+use self::fields::{Fields, Writer, tag};
 use crate::Malformed;
-use crate::read::{array, u8_at, u16_at, u32_at, u64_at};
+use crate::read::{u8_at, u16_at, u64_at};
 use crate::route::Slot;
 
 /// Longest name of a gateway, in bytes of UTF-8.
@@ -75,6 +80,8 @@ pub struct PeerRecord {
     pub boot: u64,
     /// Its name; may be empty.
     pub name: String,
+    /// Where the transfer sees it now; `None` where that leads nowhere else, as for one that came over TCP.
+    pub observed: Option<SocketAddr>,
 }
 
 /// All messages.
@@ -128,6 +135,8 @@ pub enum Message {
         change: u32,
         /// Proof of this lease, to be shown after the transfer was restarted.
         ticket: Bytes,
+        /// Another port of the transfer, which can be asked where it sees the gateway: see [`crate::observe`].
+        other_port: Option<u16>,
     },
     /// The address is not held.
     Refused {
@@ -217,6 +226,82 @@ pub enum Message {
         /// Why.
         reason: CloseReason,
     },
+    /// Where a peer may reach us without a relay. Repeated until its number is acknowledged.
+    Candidates {
+        /// Counts the lists of one start, from 1.
+        number: u32,
+        /// Number of the last list of the receiver's that came; 0: none.
+        acknowledged: u32,
+        /// How our NAT maps, as far as it is known.
+        mapping: Mapping,
+        /// The places, most likely ones first; at most [`CANDIDATES_MAX`].
+        list: Vec<Candidate>,
+    },
+    /// In a beacon: who is here, and where it takes handshakes.
+    Presence {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+        /// Its static key.
+        key: PublicKey,
+        /// Random number of its start.
+        boot: u64,
+        /// The port of its socket, at the address that the beacon comes from.
+        port: u16,
+    },
+    /// Does this path carry, in both directions? Answered on the path it came by.
+    PathProbe {
+        /// Echoed in the answer.
+        seq: u32,
+        /// Frames sent on this path before this one, as the sender counts, modulo 2^32.
+        sent: u32,
+    },
+    /// It does.
+    PathReply {
+        /// From the probe.
+        seq: u32,
+        /// Frames received on this path, the probe included, modulo 2^32.
+        received: u32,
+        /// Where the probe came from, as its receiver saw it.
+        observed: SocketAddr,
+    },
+    /// A gateway asks the transfer for leave to search for a peer behind a NAT that maps by destination: to send to ports of
+    /// its public address that nobody has named.
+    SearchRequest {
+        /// Echoed in the answer.
+        request: u32,
+        /// For whom.
+        target: Target,
+    },
+    /// It may.
+    SearchGrant {
+        /// From the request.
+        request: u32,
+        /// Where the transfer sees the peer at this moment: the address to search at, and a port that its NAT gave it.
+        target: SocketAddr,
+        /// For so long, in seconds.
+        seconds: u16,
+    },
+    /// It may not.
+    SearchRefused {
+        /// From the request.
+        request: u32,
+        /// It may ask again after so many seconds.
+        wait_seconds: u16,
+    },
+    /// A gateway that may search tells the peer, which is to open many ports of its NAT towards it.
+    SearchBegin {
+        /// Names the attempt.
+        request: u32,
+        /// Where the sender is seen from outside, whoever sees it.
+        endpoint: SocketAddr,
+    },
+    /// The peer's answer.
+    SearchReady {
+        /// From the question.
+        request: u32,
+        /// Sockets that it opens; 0: it takes no part.
+        sockets: u32,
+    },
 }
 
 /// Numbers of the message kinds.
@@ -238,29 +323,15 @@ mod kind {
     pub(super) const PROBE: u8 = 15;
     pub(super) const PROBE_REPLY: u8 = 16;
     pub(super) const CLOSE: u8 = 17;
-}
-
-/// Numbers of the fields; one meaning and one width each, whatever the message.
-mod tag {
-    /// Zeros, to be skipped.
-    pub(super) const PADDING: u8 = 0;
-    pub(super) const REQUEST: u8 = 1;
-    pub(super) const BOOT: u8 = 2;
-    pub(super) const IP4: u8 = 3;
-    pub(super) const KEY: u8 = 4;
-    pub(super) const SLOT: u8 = 5;
-    pub(super) const ENDPOINT: u8 = 6;
-    pub(super) const NAME: u8 = 7;
-    pub(super) const FEATURES: u8 = 8;
-    pub(super) const TICKET: u8 = 9;
-    pub(super) const REASON: u8 = 10;
-    pub(super) const CHANGE: u8 = 11;
-    pub(super) const LEASE_SECONDS: u8 = 12;
-    pub(super) const CIPHERS: u8 = 13;
-    pub(super) const SEQ: u8 = 14;
-    pub(super) const NUMBER: u8 = 15;
-    /// One past the highest.
-    pub(super) const END: usize = 16;
+    pub(super) const CANDIDATES: u8 = 18;
+    pub(super) const PATH_PROBE: u8 = 19;
+    pub(super) const PATH_REPLY: u8 = 20;
+    pub(super) const SEARCH_REQUEST: u8 = 24;
+    pub(super) const SEARCH_GRANT: u8 = 25;
+    pub(super) const SEARCH_REFUSED: u8 = 26;
+    pub(super) const SEARCH_BEGIN: u8 = 27;
+    pub(super) const SEARCH_READY: u8 = 28;
+    pub(super) const PRESENCE: u8 = 30;
 }
 
 impl Message {
@@ -279,10 +350,13 @@ impl Message {
                 w.kind(kind::REGISTER).number(tag::REQUEST, *request).boot(*boot).ip4(*ip4);
                 w.put_some(tag::NAME, name.as_bytes()).put_some(tag::TICKET, ticket);
             }
-            Self::Registered { request, slot, observed, boot, lease_seconds, change, ticket } => {
+            Self::Registered { request, slot, observed, boot, lease_seconds, change, ticket, other_port } => {
                 w.kind(kind::REGISTERED).number(tag::REQUEST, *request).slot(*slot).endpoint(*observed).boot(*boot);
                 w.put(tag::LEASE_SECONDS, &lease_seconds.to_be_bytes()).number(tag::CHANGE, *change);
                 w.put_some(tag::TICKET, ticket);
+                if let Some(port) = other_port {
+                    w.put(tag::PORT, &port.to_be_bytes());
+                }
             }
             Self::Refused { request, reason, ip4 } => {
                 w.kind(kind::REFUSED).number(tag::REQUEST, *request).put(tag::REASON, &[*reason as u8]).ip4(*ip4);
@@ -328,6 +402,36 @@ impl Message {
             Self::Close { reason } => {
                 w.kind(kind::CLOSE).put(tag::REASON, &[*reason as u8]);
             }
+            Self::Candidates { number, acknowledged, mapping, list } => {
+                w.kind(kind::CANDIDATES).number(tag::CHANGE, *number).number(tag::ACKNOWLEDGED, *acknowledged);
+                w.put(tag::MAPPING, &[*mapping as u8]).put(tag::CANDIDATES, &candidate::encode(list));
+            }
+            Self::Presence { ip4, key, boot, port } => {
+                w.kind(kind::PRESENCE).ip4(*ip4).put(tag::KEY, key).boot(*boot).put(tag::PORT, &port.to_be_bytes());
+            }
+            Self::PathProbe { seq, sent } => {
+                w.kind(kind::PATH_PROBE).number(tag::SEQ, *seq).number(tag::COUNT, *sent);
+            }
+            Self::PathReply { seq, received, observed } => {
+                w.kind(kind::PATH_REPLY).number(tag::SEQ, *seq).number(tag::COUNT, *received).endpoint(*observed);
+            }
+            Self::SearchRequest { request, target } => {
+                w.kind(kind::SEARCH_REQUEST).number(tag::REQUEST, *request).target(*target);
+            }
+            Self::SearchGrant { request, target, seconds } => {
+                w.kind(kind::SEARCH_GRANT).number(tag::REQUEST, *request).endpoint(*target);
+                w.put(tag::LEASE_SECONDS, &seconds.to_be_bytes());
+            }
+            Self::SearchRefused { request, wait_seconds } => {
+                w.kind(kind::SEARCH_REFUSED).number(tag::REQUEST, *request);
+                w.put(tag::LEASE_SECONDS, &wait_seconds.to_be_bytes());
+            }
+            Self::SearchBegin { request, endpoint } => {
+                w.kind(kind::SEARCH_BEGIN).number(tag::REQUEST, *request).endpoint(*endpoint);
+            }
+            Self::SearchReady { request, sockets } => {
+                w.kind(kind::SEARCH_READY).number(tag::REQUEST, *request).number(tag::COUNT, *sockets);
+            }
         }
     }
 
@@ -365,9 +469,10 @@ impl Message {
                 slot: f.slot()?,
                 observed: f.endpoint()?,
                 boot: f.boot()?,
-                lease_seconds: u16_at(f.exactly(tag::LEASE_SECONDS, 2)?, 0)?,
+                lease_seconds: f.seconds()?,
                 change: f.number(tag::CHANGE)?,
                 ticket: f.ticket()?,
+                other_port: f.port()?,
             },
             kind::REFUSED => Self::Refused {
                 request: f.number(tag::REQUEST)?,
@@ -410,173 +515,34 @@ impl Message {
                     _ => return Err(Malformed::BadField),
                 },
             },
+            kind::CANDIDATES => Self::Candidates {
+                number: f.number(tag::CHANGE)?,
+                acknowledged: f.number(tag::ACKNOWLEDGED)?,
+                mapping: Mapping::from_byte(f.byte(tag::MAPPING)?),
+                list: candidate::decode(f.get(tag::CANDIDATES)?)?,
+            },
+            kind::PRESENCE => Self::Presence {
+                ip4: f.ip4()?,
+                key: f.key()?,
+                boot: f.boot()?,
+                port: u16_at(f.exactly(tag::PORT, 2)?, 0)?,
+            },
+            kind::PATH_PROBE => Self::PathProbe { seq: f.number(tag::SEQ)?, sent: f.number(tag::COUNT)? },
+            kind::PATH_REPLY => {
+                Self::PathReply { seq: f.number(tag::SEQ)?, received: f.number(tag::COUNT)?, observed: f.endpoint()? }
+            }
+            kind::SEARCH_REQUEST => Self::SearchRequest { request: f.number(tag::REQUEST)?, target: f.target()? },
+            kind::SEARCH_GRANT => {
+                Self::SearchGrant { request: f.number(tag::REQUEST)?, target: f.endpoint()?, seconds: f.seconds()? }
+            }
+            kind::SEARCH_REFUSED => {
+                Self::SearchRefused { request: f.number(tag::REQUEST)?, wait_seconds: f.seconds()? }
+            }
+            kind::SEARCH_BEGIN => Self::SearchBegin { request: f.number(tag::REQUEST)?, endpoint: f.endpoint()? },
+            kind::SEARCH_READY => {
+                Self::SearchReady { request: f.number(tag::REQUEST)?, sockets: f.number(tag::COUNT)? }
+            }
             _ => return Ok(None),
         }))
-    }
-}
-
-/// Appends a kind and fields.
-struct Writer<'a, B: BufMut> {
-    out: &'a mut B,
-}
-
-impl<B: BufMut> Writer<'_, B> {
-    fn kind(&mut self, kind: u8) -> &mut Self {
-        self.out.put_u8(kind);
-        self
-    }
-
-    fn put(&mut self, tag: u8, value: &[u8]) -> &mut Self {
-        self.out.put_u8(tag);
-        self.out.put_u16(u16::try_from(value.len()).expect("fields are far below 64 KiB"));
-        self.out.put_slice(value);
-        self
-    }
-
-    /// Leaves an empty field out.
-    fn put_some(&mut self, tag: u8, value: &[u8]) -> &mut Self {
-        if value.is_empty() { self } else { self.put(tag, value) }
-    }
-
-    fn number(&mut self, tag: u8, value: u32) -> &mut Self {
-        self.put(tag, &value.to_be_bytes())
-    }
-
-    fn boot(&mut self, value: u64) -> &mut Self {
-        self.put(tag::BOOT, &value.to_be_bytes())
-    }
-
-    fn ip4(&mut self, value: Ipv4Addr) -> &mut Self {
-        self.put(tag::IP4, &value.octets())
-    }
-
-    fn slot(&mut self, slot: Slot) -> &mut Self {
-        let [a, b, c, d] = slot.index.to_be_bytes();
-        let [e, f] = slot.generation.to_be_bytes();
-        self.put(tag::SLOT, &[a, b, c, d, e, f])
-    }
-
-    fn endpoint(&mut self, endpoint: SocketAddr) -> &mut Self {
-        let mut value = [0; 18];
-        let address = match endpoint.ip() {
-            IpAddr::V4(ip) => {
-                value[..4].copy_from_slice(&ip.octets());
-                4
-            }
-            IpAddr::V6(ip) => {
-                value[..16].copy_from_slice(&ip.octets());
-                16
-            }
-        };
-        value[address..address + 2].copy_from_slice(&endpoint.port().to_be_bytes());
-        self.put(tag::ENDPOINT, &value[..address + 2])
-    }
-
-    fn target(&mut self, target: Target) -> &mut Self {
-        match target {
-            Target::Address(ip4) => self.ip4(ip4),
-            Target::Slot(slot) => self.slot(slot),
-        }
-    }
-
-    fn peer(&mut self, peer: &PeerRecord) -> &mut Self {
-        self.ip4(peer.ip4).put(tag::KEY, &peer.key).slot(peer.slot).boot(peer.boot);
-        self.put_some(tag::NAME, peer.name.as_bytes())
-    }
-}
-
-/// The fields of one message by tag.
-struct Fields<'a> {
-    by_tag: [Option<&'a [u8]>; tag::END],
-}
-
-impl<'a> Fields<'a> {
-    fn parse(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut by_tag = [None; tag::END];
-        while !bytes.is_empty() {
-            let tag = usize::from(u8_at(bytes, 0)?);
-            let end = 3 + usize::from(u16_at(bytes, 1)?);
-            let value = bytes.get(3..end).ok_or(Malformed::TooShort)?;
-            if let Some(field) = by_tag.get_mut(tag) {
-                field.get_or_insert(value);
-            }
-            bytes = &bytes[end..];
-        }
-        Ok(Self { by_tag })
-    }
-
-    fn has(&self, tag: u8) -> bool {
-        self.by_tag[usize::from(tag)].is_some()
-    }
-
-    fn get(&self, tag: u8) -> Result<&'a [u8], Malformed> {
-        self.by_tag[usize::from(tag)].ok_or(Malformed::MissingField)
-    }
-
-    fn exactly(&self, tag: u8, bytes: usize) -> Result<&'a [u8], Malformed> {
-        let value = self.get(tag)?;
-        if value.len() == bytes { Ok(value) } else { Err(Malformed::BadField) }
-    }
-
-    fn at_most(&self, tag: u8, bytes: usize) -> Result<&'a [u8], Malformed> {
-        let value = self.by_tag[usize::from(tag)].unwrap_or_default();
-        if value.len() <= bytes { Ok(value) } else { Err(Malformed::TooLong) }
-    }
-
-    fn byte(&self, tag: u8) -> Result<u8, Malformed> {
-        u8_at(self.exactly(tag, 1)?, 0)
-    }
-
-    fn number(&self, tag: u8) -> Result<u32, Malformed> {
-        u32_at(self.exactly(tag, 4)?, 0)
-    }
-
-    fn boot(&self) -> Result<u64, Malformed> {
-        u64_at(self.exactly(tag::BOOT, 8)?, 0)
-    }
-
-    fn ip4(&self) -> Result<Ipv4Addr, Malformed> {
-        array::<4>(self.exactly(tag::IP4, 4)?, 0).map(Ipv4Addr::from)
-    }
-
-    fn slot(&self) -> Result<Slot, Malformed> {
-        let value = self.exactly(tag::SLOT, 6)?;
-        Ok(Slot { index: u32_at(value, 0)?, generation: u16_at(value, 4)? })
-    }
-
-    fn endpoint(&self) -> Result<SocketAddr, Malformed> {
-        let value = self.get(tag::ENDPOINT)?;
-        let ip: IpAddr = match value.len() {
-            6 => array::<4>(value, 0)?.into(),
-            18 => array::<16>(value, 0)?.into(),
-            _ => return Err(Malformed::BadField),
-        };
-        Ok(SocketAddr::new(ip, u16_at(value, value.len() - 2)?))
-    }
-
-    /// Of a lookup: an address, else a slot.
-    fn target(&self) -> Result<Target, Malformed> {
-        if self.has(tag::IP4) { self.ip4().map(Target::Address) } else { self.slot().map(Target::Slot) }
-    }
-
-    fn name(&self) -> Result<String, Malformed> {
-        let value = self.at_most(tag::NAME, NAME_BYTES_MAX)?;
-        let name = std::str::from_utf8(value).map_err(|_| Malformed::BadField)?;
-        // It ends up in tables on terminals.
-        if name.chars().any(char::is_control) { Err(Malformed::BadField) } else { Ok(name.to_owned()) }
-    }
-
-    fn ticket(&self) -> Result<Bytes, Malformed> {
-        self.at_most(tag::TICKET, TICKET_BYTES_MAX).map(Bytes::copy_from_slice)
-    }
-
-    fn peer(&self) -> Result<PeerRecord, Malformed> {
-        Ok(PeerRecord {
-            ip4: self.ip4()?,
-            key: array(self.exactly(tag::KEY, 32)?, 0)?,
-            slot: self.slot()?,
-            boot: self.boot()?,
-            name: self.name()?,
-        })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
@@ -65,6 +65,8 @@ pub(crate) fn gateway_config(number: u8, keys: NamespaceKeys) -> GatewayConfig {
         name: format!("gateway-{number}"),
         sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
         outer_bytes: OuterSize::Assumed,
+        path: PathChoice::Relay,
+        pins: Vec::new(),
         pinned_transfer_key: None,
         seed: [20 + number; 32],
     }

@@ -91,7 +91,8 @@ impl TunnelSystem for EasyMesh {
         let mut processes = vec![transfer];
         for (place, address) in [(Place::Left, LEFT), (Place::Right, RIGHT)] {
             let address = address.to_string();
-            let line = ["-ip", &address, "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN];
+            let line =
+                ["-ip", &address, "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN, "-path", "relay"];
             processes.push(self.start_one(rig, place, "gateway", &[&line, size].concat())?);
         }
         for gateway in &mut processes[1..] {

@@ -17,6 +17,8 @@ pub struct Sockets {
     pub ipv4: Option<SocketId>,
     /// For IPv6 remotes.
     pub ipv6: Option<SocketId>,
+    /// Their ports; 0 where there is no socket, or nobody is to be told of it.
+    pub ports: (u16, u16),
     /// Bound to a loopback address, for the bridge to a transfer that is reached over TCP and for nothing else; `None`: the
     /// transfer is reached over UDP only.
     pub stream: Option<SocketId>,
@@ -27,6 +29,11 @@ impl Sockets {
     pub(super) fn endpoint(&self, remote: SocketAddr) -> Option<Endpoint> {
         let socket = if remote.is_ipv4() { self.ipv4 } else { self.ipv6 }?;
         Some(Endpoint { socket, remote, local: None })
+    }
+
+    /// Whether `socket` is one of these.
+    pub(super) fn has(&self, socket: SocketId) -> bool {
+        [self.ipv4, self.ipv6].contains(&Some(socket))
     }
 
     /// Moves an endpoint from a socket of `before` to the one that serves its family now; whether it has one. Other endpoints stay.
@@ -70,6 +77,15 @@ impl Gateway {
         for held in &mut self.held {
             sockets.adopt(&before, &mut held.from);
         }
+        for id in self.peers.ids() {
+            if let Some(peer) = self.peers.get_mut(id) {
+                let straight = peer.adopt(|endpoint| sockets.adopt(&before, endpoint));
+                self.peers.straight -= u32::from(straight);
+            }
+        }
+        self.forget_searches(now);
+        self.observe(now);
+        self.collect_candidates(now);
         // Addresses of a family without a socket were left out when the name was resolved.
         self.tell(Event::ResolveTransfer);
         self.relay_network_changed(now);

@@ -9,16 +9,19 @@
 //! the same start takes the place of an older one, and our own handshake gives way only once until one has come to an end.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use mesh_wire::handshake::{self as wire, Final, Init, Response};
-use mesh_wire::message::{CloseReason, Message, PeerRecord, Target};
+use mesh_wire::message::{CloseReason, Message, Target};
 use mesh_wire::route::{Destination, Route, Slot};
 use mesh_wire::sealed::OVERHEAD_BYTES;
 
-use super::callers::CALLER_TIME;
+use super::addresses::same;
+use super::callers::{CALLER_TIME, Caller};
 use super::handshake::{Asking, AskingStage, RETRANSMIT_FIRST, RETRANSMIT_MOST, failure, job_id};
 use super::indexes::Owner;
+use super::peers::{Claim, Peer};
 use super::timers::backoff;
 use super::{Event, Gateway, Held, Outgoing};
 use crate::drops::DropReason;
@@ -37,6 +40,8 @@ const YIELD_TIME: Duration = Duration::from_secs(2);
 pub(super) const ANSWERS_MAX: usize = 1024;
 /// Of one slot.
 const ANSWERS_PER_SLOT_MAX: usize = 2;
+/// Of one address, from all ports: several gateways may be behind one NAT.
+const ANSWERS_PER_ADDRESS_MAX: usize = 32;
 /// How long one may take.
 const ANSWER_TIME: Duration = CALLER_TIME;
 /// One this old may give way to another start of its peer.
@@ -44,7 +49,8 @@ const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 /// Handshakes of peers that other threads may be at work on; what more there is waits for its sender to try again.
 const WORKING_MAX: usize = 256;
 /// Frames held for one handshake, and in all.
-const HELD_PER_ANSWER_MAX: usize = 32;
+/// What a peer may let wait for a session, and the messages that go with it.
+const HELD_PER_ANSWER_MAX: usize = 40;
 const HELD_MAX: usize = 1024;
 /// How often handshakes under way are looked at.
 const ANSWERS_INTERVAL: Duration = Duration::from_millis(250);
@@ -58,8 +64,8 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 struct Answer {
     index: u32,
     remote_index: u32,
-    /// Its slot, as the transfer forwarded it.
-    source: Slot,
+    /// Where it comes from.
+    source: Caller,
     init_mac1: [u8; 16],
     since: Moment,
     /// Messages 3 that were false.
@@ -121,15 +127,38 @@ impl Answers {
         (0..).zip(&self.places).filter_map(|(place, answer)| Some((place, answer.as_deref()?)))
     }
 
-    /// Those from one slot.
-    fn of_slot(&self, slot: Slot) -> Vec<(u32, u32)> {
-        let of_slot = self.iter().filter(|(_, answer)| answer.source == slot);
-        of_slot.map(|(place, answer)| (place, answer.index)).collect()
+    /// Those of one caller.
+    fn of_caller(&self, caller: &Caller) -> Vec<(u32, u32)> {
+        let of_caller = self.iter().filter(|(_, answer)| answer.source == *caller);
+        of_caller.map(|(place, answer)| (place, answer.index)).collect()
+    }
+
+    /// Those that came straight, and say that they hold `ip4`.
+    fn that_claim(&self, ip4: Ipv4Addr) -> Vec<(u32, u32)> {
+        let claims = |answer: &Answer| match &answer.stage {
+            AnswerStage::Unverified { finished } => answer.source.slot().is_none() && claimed(finished) == Some(ip4),
+            AnswerStage::Answering | AnswerStage::Waiting { .. } | AnswerStage::Finishing { .. } => false,
+        };
+        self.iter().filter(|(_, answer)| claims(answer)).map(|(place, answer)| (place, answer.index)).collect()
     }
 
     /// How many another thread is at work on.
     fn working(&self) -> usize {
         self.iter().filter(|(_, answer)| answer.is_working()).count()
+    }
+
+    /// Whether there is room for one more that `caller` began straight: those leave room for others, and each address for other ones.
+    fn has_room_for(&self, caller: &Caller) -> bool {
+        let Caller::Straight(endpoint) = caller else { return true };
+        let (mut all, mut working, mut of_address) = (0, 0, 0);
+        for (_, answer) in self.iter() {
+            if let Caller::Straight(other) = &answer.source {
+                all += 1;
+                working += usize::from(answer.is_working());
+                of_address += usize::from(other.remote.ip() == endpoint.remote.ip());
+            }
+        }
+        all < ANSWERS_MAX / 2 && working < WORKING_MAX / 2 && of_address < ANSWERS_PER_ADDRESS_MAX
     }
 
     fn add(&mut self, place: u32, answer: Answer) {
@@ -157,10 +186,24 @@ impl Answers {
         Some(*answer)
     }
 
-    /// Keeps a frame until the handshake ends.
-    pub(super) fn hold(&mut self, place: u32, index: u32, from: Endpoint, frame: &[u8]) -> Result<(), DropReason> {
+    /// Keeps a frame until the handshake ends. It came from the transfer (`relayed`), as also those may whose handshake goes
+    /// straight, or from where the handshake comes from.
+    pub(super) fn hold(
+        &mut self,
+        place: u32,
+        index: u32,
+        from: Endpoint,
+        relayed: bool,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
         let all = self.held;
         let answer = self.get_mut(place, index).ok_or(DropReason::UnknownSession)?;
+        if let Caller::Straight(endpoint) = &answer.source
+            && !relayed
+            && !same(endpoint, &from)
+        {
+            return Err(DropReason::WrongEndpoint);
+        }
         if answer.held.len() >= HELD_PER_ANSWER_MAX || all >= HELD_MAX {
             return Err(DropReason::HeldFull);
         }
@@ -182,34 +225,36 @@ fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
 }
 
 impl Gateway {
-    /// Takes message 1 of a peer's handshake, which the transfer forwarded from the slot `init.route.source`.
-    pub(super) fn handle_init(&mut self, now: Moment, init: &Init<'_>) -> Result<(), DropReason> {
-        let source = init.route.source;
-        let of_slot = |answer: &&Answer| answer.source == source;
-        let repeated = self.answers.iter().find(|(_, answer)| of_slot(answer) && answer.init_mac1 == init.mac1);
+    /// Takes message 1 of a peer's handshake.
+    pub(super) fn handle_init(&mut self, now: Moment, source: Caller, init: &Init<'_>) -> Result<(), DropReason> {
+        let of_caller = |answer: &&Answer| answer.source == source;
+        let repeated = self.answers.iter().find(|(_, answer)| of_caller(answer) && answer.init_mac1 == init.mac1);
         if let Some((place, index)) = repeated.map(|(place, answer)| (place, answer.index)) {
             self.transmit_response(place, index);
             return Err(DropReason::Duplicate);
         }
-        let known = self.peers.find_slot(source);
+        let known = self.peer_of(&source);
         if known.is_some_and(|id| self.wins_over(id)) {
             return Err(DropReason::SimultaneousHandshake);
         }
-        self.callers.check(now, source)?;
+        self.callers.check(now, &source)?;
         let (boot, number) = numbered(&self.keys, init.noise).ok_or(DropReason::HandshakeFailed)?;
         let peer = known.and_then(|id| self.peers.get(id));
         let newer = |answer: &Answer| answer.boot == boot && answer.number > number;
         if peer.is_some_and(|peer| peer.is_outdated(boot, number))
-            || self.answers.iter().any(|(_, answer)| of_slot(&answer) && newer(answer))
+            || self.answers.iter().any(|(_, answer)| of_caller(&answer) && newer(answer))
         {
             return Err(DropReason::Outdated);
         }
         if !self.has_room_for_answer() || self.answers.working() >= WORKING_MAX {
             return Err(DropReason::Busy);
         }
-        self.make_way(now, source, boot)?;
+        self.make_way(now, &source, boot)?;
+        if !self.answers.has_room_for(&source) {
+            return Err(DropReason::Busy);
+        }
         let place = self.answers.vacancy().ok_or(DropReason::Busy)?;
-        self.callers.let_in(now, source, &mut self.rng)?;
+        self.callers.let_in(now, &source, &mut self.rng)?;
         let index = self.indexes.allocate(Owner::Answering(place), &mut self.rng).ok_or(DropReason::Busy)?;
         let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, self.rng.secret());
         self.jobs.push_back(Job::responder_answer(
@@ -241,13 +286,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Sees to it that a slot has room for one more handshake, of the start `boot`.
-    fn make_way(&mut self, now: Moment, source: Slot, boot: u64) -> Result<(), DropReason> {
-        let of_slot = || self.answers.iter().filter(|(_, answer)| answer.source == source);
-        if of_slot().count() < ANSWERS_PER_SLOT_MAX {
+    /// Sees to it that a caller has room for one more handshake, of the start `boot`.
+    fn make_way(&mut self, now: Moment, source: &Caller, boot: u64) -> Result<(), DropReason> {
+        let of_caller = || self.answers.iter().filter(|(_, answer)| answer.source == *source);
+        if of_caller().count() < ANSWERS_PER_SLOT_MAX {
             return Ok(());
         }
-        let oldest = of_slot().filter(|(_, answer)| answer.gives_way(now, boot)).min_by_key(|(_, answer)| answer.since);
+        let oldest =
+            of_caller().filter(|(_, answer)| answer.gives_way(now, boot)).min_by_key(|(_, answer)| answer.since);
         let (place, index) = oldest.map(|(place, answer)| (place, answer.index)).ok_or(DropReason::Busy)?;
         self.drop_answer(place, index);
         Ok(())
@@ -256,7 +302,7 @@ impl Gateway {
     /// There is nobody to talk to at a slot: handshakes from there have come to their end, and more are not wanted for a while.
     pub(super) fn nobody_at(&mut self, now: Moment, slot: Slot) {
         self.callers.set_nobody(now, slot);
-        for (place, index) in self.answers.of_slot(slot) {
+        for (place, index) in self.answers.of_caller(&Caller::Slot(slot)) {
             self.drop_answer(place, index);
         }
     }
@@ -294,10 +340,10 @@ impl Gateway {
     }
 
     fn transmit_response(&mut self, place: u32, index: u32) {
-        let Some((to, ours)) = self.relay.place() else { return };
+        let Some(source) = self.answers.get_mut(place, index).map(|answer| answer.source) else { return };
+        let Some((to, route)) = self.way_back(&source) else { return };
         let Some(answer) = self.answers.get_mut(place, index) else { return };
         let AnswerStage::Waiting { noise, .. } = &answer.stage else { return };
-        let route = Route { destination: Destination::here(answer.source), source: ours };
         let mut bytes = Vec::new();
         let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
         let kind = wire::Kind::GatewayToGateway;
@@ -305,14 +351,30 @@ impl Gateway {
         self.push(Outgoing::Send { bytes, to });
     }
 
+    /// Where a caller is answered.
+    fn way_back(&self, caller: &Caller) -> Option<(Endpoint, Route)> {
+        match caller {
+            Caller::Slot(slot) => {
+                let (to, ours) = self.relay.place()?;
+                Some((to, Route { destination: Destination::here(*slot), source: ours }))
+            }
+            Caller::Straight(endpoint) => Some((Endpoint { local: None, ..*endpoint }, Route::DIRECT)),
+        }
+    }
+
+    /// Who a caller is, as far as that is known before it has said so.
+    fn peer_of(&self, caller: &Caller) -> Option<u32> {
+        self.peers.find_slot(caller.slot()?)
+    }
+
     /// Takes message 3 of a handshake at `place`.
-    pub(super) fn handle_final(&mut self, place: u32, last: &Final<'_>) -> Result<(), DropReason> {
+    pub(super) fn handle_final(&mut self, place: u32, source: &Caller, last: &Final<'_>) -> Result<(), DropReason> {
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
         let index = last.receiver_index;
         let answer = self.answers.get_mut(place, index).ok_or(DropReason::UnknownHandshake)?;
-        if answer.source != last.route.source {
+        if answer.source != *source {
             return Err(DropReason::WrongEndpoint);
         }
         if !matches!(answer.stage, AnswerStage::Waiting { .. }) {
@@ -330,6 +392,7 @@ impl Gateway {
         &mut self,
         now: Moment,
         id: u32,
+        source: &Caller,
         last: &Final<'_>,
         room: usize,
     ) -> Result<(), DropReason> {
@@ -339,7 +402,11 @@ impl Gateway {
             return Err(DropReason::Unpadded);
         }
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
-        if peer.slot() != Some(last.route.source) {
+        let known = match source {
+            Caller::Slot(slot) => peer.slot() == Some(*slot),
+            Caller::Straight(endpoint) => peer.paths.knows(endpoint),
+        };
+        if !known {
             return Err(DropReason::WrongEndpoint);
         }
         if peer.confirmed_at.is_some_and(|at| now.since(at) < CONFIRM_INTERVAL) {
@@ -391,7 +458,11 @@ impl Gateway {
             let source = answer.source;
             if now.since(answer.since) >= ANSWER_TIME {
                 self.drop_answer(place, index);
-            } else if self.peers.find_slot(source).is_none()
+            } else if source.slot().is_none() {
+                // The transfer, which was to say whose it is, may be away by now.
+                self.verify_answer(now, place, index);
+            } else if let Caller::Slot(source) = source
+                && self.peers.find_slot(source).is_none()
                 && self.relay.registration().is_some()
                 && let Some(lookup) = self.callers.lookup(source)
                 && lookup.next_at <= now
@@ -408,7 +479,10 @@ impl Gateway {
 
     /// It is known who holds a slot: handshakes from there can go on.
     pub(super) fn verify_answers_of(&mut self, now: Moment, id: u32, slot: Slot) {
-        let mut all = self.answers.of_slot(slot);
+        let mut all = self.answers.of_caller(&Caller::Slot(slot));
+        if let Some(peer) = self.peers.get(id) {
+            all.extend(self.answers.that_claim(peer.ip4));
+        }
         all.retain(|&(place, index)| {
             let answer = self.answers.get_mut(place, index).map(|answer| (answer.boot, answer.number));
             let peer = self.peers.get(id);
@@ -432,8 +506,10 @@ impl Gateway {
         if !matches!(answer.stage, AnswerStage::Unverified { .. }) {
             return;
         }
-        let Some(id) = self.peers.find_slot(answer.source) else { return };
-        let Some(record) = self.peers.get(id).and_then(|peer| peer.record.clone()) else { return };
+        let AnswerStage::Unverified { finished } = &answer.stage else { return };
+        let (source, says) = (answer.source, claimed(finished));
+        let Some(id) = self.whose(now, &source, says) else { return };
+        let Some(answer) = self.answers.get_mut(place, index) else { return };
         let held = std::mem::take(&mut answer.held);
         self.answers.held -= held.len();
         let Some(Answer { remote_index, source, stage: AnswerStage::Unverified { finished }, boot, number, .. }) =
@@ -442,21 +518,60 @@ impl Gateway {
             return;
         };
         let session = Established::new(index, remote_index, false, &finished.split.keys(finished.cipher), now);
-        if !is_vouched(&record, &finished, boot) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if !is_genuine(now, peer, &finished, boot) {
+            let ip4 = peer.ip4;
             self.drops.count(DropReason::Impostor);
-            self.tell(Event::Impostor { ip4: record.ip4 });
+            self.tell(Event::Impostor { ip4 });
             self.indexes.release(index);
-            self.refuse_session(session, source);
+            self.refuse_session(session, &source);
+            // It may be known for nothing but that claim.
+            self.schedule_peer(now, id);
             return;
         };
+        if peer.key() == Some(&finished.remote) {
+            peer.prove_claim();
+        } else {
+            peer.claim(Claim { key: finished.remote, boot, endpoint: None, at: now, proven: true });
+        }
         self.answered(now, id, session, finished.remote, (boot, number));
+        if let Caller::Straight(endpoint) = &source {
+            self.add_path(now, id, endpoint);
+        }
         self.held.extend(held);
     }
 
+    /// The peer that a finished handshake is of, if enough is known to say whether it is genuine. Whom the transfer does not vouch
+    /// for is asked for there first; where there is no transfer, or it knows of nobody, the first to come is taken.
+    fn whose(&mut self, now: Moment, source: &Caller, says: Option<Ipv4Addr>) -> Option<u32> {
+        if source.slot().is_some() {
+            return self.peer_of(source).filter(|id| self.peers.get(*id).is_some_and(|peer| peer.record.is_some()));
+        }
+        let ip4 = says.filter(|ip4| self.can_be_peer(*ip4))?;
+        let id = self.peers.find_or_add(ip4, now)?;
+        let healthy = self.relay.is_healthy();
+        let peer = self.peers.get_mut(id)?;
+        let decided = peer.record.is_some() || !healthy || peer.absent_until.is_some_and(|until| now < until);
+        if !decided {
+            peer.called = true;
+            // If it is silent that is to be known soon.
+            self.relay.used(now);
+            self.tend_lookup(now, id);
+            self.schedule_peer(now, id);
+        }
+        decided.then_some(id)
+    }
+
+    /// The transfer has said who holds an address, or that nobody does: those that came straight and claim it can go on.
+    pub(super) fn verify_answers_that_claim(&mut self, now: Moment, ip4: Ipv4Addr) {
+        for (place, index) in self.answers.that_claim(ip4) {
+            self.verify_answer(now, place, index);
+        }
+    }
+
     /// Tells someone who has keys but not the right identity.
-    fn refuse_session(&mut self, mut session: Established, source: Slot) {
-        let Some((to, ours)) = self.relay.place() else { return };
-        let route = Route { destination: Destination::here(source), source: ours };
+    fn refuse_session(&mut self, mut session: Established, source: &Caller) {
+        let Some((to, route)) = self.way_back(source) else { return };
         let close = Message::Close { reason: CloseReason::Impostor };
         if let Some(bytes) = super::control::seal(&mut session, route, &close) {
             self.push(Outgoing::Send { bytes, to });
@@ -466,14 +581,13 @@ impl Gateway {
     /// A peer's handshake has its keys, and they are the peer's.
     fn answered(&mut self, now: Moment, id: u32, session: Established, remote: PublicKey, hello: (u64, u64)) {
         let (boot, _) = hello;
-        if self.peers.get(id).and_then(|peer| peer.record.as_ref()).is_some_and(|record| record.boot != boot) {
+        if self.peers.get(id).and_then(Peer::boot).is_some_and(|known| known != boot) {
             // A new start that the transfer did not tell of yet: what was agreed with the earlier one is void.
             self.end_sessions(now, id);
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if let Some(record) = &mut peer.record {
-            record.boot = boot;
-        }
+        peer.set_boot(boot);
+        peer.called = false;
         if !peer.is_outdated(hello.0, hello.1) {
             peer.hello = Some(hello);
         }
@@ -498,13 +612,21 @@ impl Gateway {
     }
 }
 
-/// Whether a finished handshake is of whom the transfer vouches for, and of the start that its Hello named.
-fn is_vouched(record: &PeerRecord, finished: &ResponderFinished, hello_boot: u64) -> bool {
+/// Whether a finished handshake is of a key that may be a peer's, and of the start that its Hello named.
+fn is_genuine(now: Moment, peer: &Peer, finished: &ResponderFinished, hello_boot: u64) -> bool {
     match Message::decode(&finished.payload) {
         Ok(Some(Message::Identity { ip4, boot })) => {
-            ip4 == record.ip4 && finished.remote == record.key && boot == hello_boot
+            ip4 == peer.ip4 && peer.may_be(now, &finished.remote, true) && boot == hello_boot
         }
         _ => false,
+    }
+}
+
+/// The virtual address that a finished handshake says it is of.
+fn claimed(finished: &ResponderFinished) -> Option<Ipv4Addr> {
+    match Message::decode(&finished.payload) {
+        Ok(Some(Message::Identity { ip4, .. })) => Some(ip4),
+        _ => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sealed messages between gateways.
 
+use std::net::SocketAddr;
+
 use mesh_wire::frame::FrameType;
 use mesh_wire::message::{CloseReason, Message};
 use mesh_wire::route::Route;
@@ -7,7 +9,7 @@ use mesh_wire::sealed::{OVERHEAD_BYTES, SealedHeader};
 
 use super::{Event, Gateway, Outgoing};
 use crate::drops::DropReason;
-use crate::seam::Moment;
+use crate::seam::{Endpoint, Moment};
 use crate::session::keyring::{Established, Slot};
 
 /// A control frame with `message`, padded if it is a request; `None` when the session is used up.
@@ -44,7 +46,8 @@ impl Gateway {
 
     fn seal_frame_for_peer(&mut self, id: u32, index: Option<u32>, frame: FrameType, plaintext: &[u8]) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(path) = self.relay.path_to(peer) else { return };
+        let Some(path) = peer.path_of_messages(&self.relay) else { return };
+        peer.paths.note_sent(1);
         let Some(keyring) = &mut peer.keyring else { return };
         let session = match index {
             Some(index) => keyring.opening(index).map(|(session, _)| session),
@@ -55,15 +58,21 @@ impl Gateway {
         }
     }
 
-    /// Takes a message of a peer, that came under a session in the hand `slot`.
+    /// Takes a message of a peer, that came under a session in the hand `slot`, from the endpoint `straight` or by the relay; the
+    /// last one on its way was at `remote`.
     pub(super) fn handle_peer_message(
         &mut self,
         now: Moment,
         id: u32,
         slot: Slot,
+        straight: Option<Endpoint>,
+        remote: SocketAddr,
         plaintext: &[u8],
     ) -> Result<(), DropReason> {
         let message = Message::decode(plaintext).map_err(|_| DropReason::Malformed)?;
+        if message.as_ref().is_some_and(|message| plaintext.len() < message.answer_bytes_max()) {
+            return Err(DropReason::Unpadded);
+        }
         match message {
             // That it came is all there is to know.
             Some(Message::Confirm { .. } | Message::ProbeReply { .. }) => Ok(()),
@@ -71,6 +80,22 @@ impl Gateway {
                 self.send_to_peer(now, id, &Message::ProbeReply { seq });
                 Ok(())
             }
+            Some(Message::Candidates { number, acknowledged, mapping, list }) => {
+                self.handle_candidates(now, id, (number, acknowledged), mapping, &list);
+                Ok(())
+            }
+            Some(Message::PathProbe { seq, .. }) => {
+                self.handle_path_probe(id, straight, remote, seq);
+                Ok(())
+            }
+            Some(Message::PathReply { seq, received, observed }) => {
+                self.handle_path_reply(now, id, straight, (seq, received), observed)
+            }
+            Some(Message::SearchBegin { request, endpoint }) => {
+                self.search_begun(now, id, request, endpoint);
+                Ok(())
+            }
+            Some(Message::SearchReady { request, sockets }) => self.search_answered(now, id, request, sockets),
             Some(Message::Close { reason }) => {
                 self.peer_closed(now, id, slot, reason);
                 Ok(())
@@ -88,7 +113,11 @@ impl Gateway {
                 | Message::NotFound { .. }
                 | Message::Change { .. }
                 | Message::Goodbye
-                | Message::Identity { .. },
+                | Message::Presence { .. }
+                | Message::Identity { .. }
+                | Message::SearchRequest { .. }
+                | Message::SearchGrant { .. }
+                | Message::SearchRefused { .. },
             )
             | None => Err(DropReason::UnknownMessage),
         }
@@ -114,8 +143,9 @@ impl Gateway {
     }
 
     /// Drops all sessions with a peer, and our handshake with it.
-    pub(super) fn end_sessions(&mut self, _now: Moment, id: u32) {
+    pub(super) fn end_sessions(&mut self, now: Moment, id: u32) {
         self.stop_asking(id);
+        self.end_paths(now, id);
         self.joiner.forget(id);
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.unanswered_since = None;

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use mesh_wire::message::RefusedReason;
 use mesh_wire::route::Slot;
 
+use super::paths::PathKind;
+use crate::seam::SocketId;
 use crate::session::PublicKey;
 
 /// Events that wait to be taken, at most; the oldest give way.
@@ -76,6 +78,29 @@ pub enum Event {
     PeerDown {
         /// Its virtual address.
         ip4: Ipv4Addr,
+    },
+    /// Another path carries what we send to a peer.
+    PathChanged {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+        /// Kind of the path.
+        kind: PathKind,
+        /// Where the peer is, unless a relay forwards.
+        endpoint: Option<SocketAddr>,
+    },
+    /// Open so many more sockets for IPv4, bound and tied as the one there is but each to a port of the system's choice, and call
+    /// [`super::Gateway::sockets_opened`] with those that could be; it is no failure if none could.
+    OpenSockets {
+        /// How many.
+        count: u32,
+    },
+    /// Close these, which were opened so.
+    CloseSockets(Vec<SocketId>),
+    /// Derive the [`crate::session::mac::ObserverKey`] of the namespace of this port, from the same token, and call
+    /// [`super::Gateway::set_observer_key`].
+    ObserverKeyWanted {
+        /// Another port of the transfer.
+        port: u16,
     },
     /// Someone in the place of a peer has another key than was vouched for.
     Impostor {

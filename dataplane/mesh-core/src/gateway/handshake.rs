@@ -5,19 +5,22 @@
 
 use std::time::Duration;
 
+use mesh_wire::cookie::CookieReply;
 use mesh_wire::handshake::{self as wire, Final, Init, Response};
 use mesh_wire::message::Message;
 
+use super::addresses::same;
 use super::indexes::Owner;
+use super::paths::{Path, PathKind};
 use super::timers::backoff;
 use super::{Event, Gateway, Outgoing};
 use crate::drops::DropReason;
-use crate::seam::Moment;
+use crate::seam::{Endpoint, Moment};
 use crate::session::cipher::{Cipher, CipherSet};
 use crate::session::handshake::{HandshakeError, Initiator, InitiatorFinished, Kind, Params};
 use crate::session::jobs::{Job, Outcome};
 use crate::session::keyring::{Established, Installed, Keyring};
-use crate::session::mac;
+use crate::session::mac::{self, Cookie};
 
 /// First wait for an answer; it doubles.
 pub(super) const RETRANSMIT_FIRST: Duration = Duration::from_millis(250);
@@ -25,6 +28,8 @@ pub(super) const RETRANSMIT_FIRST: Duration = Duration::from_millis(250);
 pub(super) const RETRANSMIT_MOST: Duration = Duration::from_secs(1);
 /// A handshake we began is begun anew after this time.
 pub(super) const ASKING_TIME: Duration = Duration::from_secs(10);
+/// Cookies that are shown as soon as they come, in one handshake.
+const COOKIES_AT_ONCE: u8 = 2;
 /// Wait after a handshake that failed.
 pub(super) const FAILURE_TIME: Duration = Duration::from_secs(1);
 
@@ -39,6 +44,14 @@ pub(super) struct Asking {
     pub(super) attempt: u32,
     /// When it is sent again.
     pub(super) next_at: Moment,
+    /// Where the last one went that went straight; what answers it comes from there.
+    straight: Option<Path>,
+    /// The straight path by which the answer came; what follows goes there, as it counts from nowhere else.
+    answered: Option<Path>,
+    /// Shows to an address of the peer's that ours is ours; and the first MAC of the message that it was asked by.
+    cookie: Option<Cookie>,
+    asked: [u8; 16],
+    cookies: u8,
 }
 
 #[derive(Debug)]
@@ -81,7 +94,7 @@ impl Gateway {
         Message::Hello { ciphers: CipherSet::fast().bits(), features: 0, boot, number }.to_vec()
     }
 
-    /// Begins a handshake with a peer whose record is known.
+    /// Begins a handshake with a peer whose key is known.
     pub(super) fn ask(&mut self, now: Moment, id: u32) {
         if !self.has_room_for_job() {
             return;
@@ -96,6 +109,11 @@ impl Gateway {
             since: now,
             attempt: 0,
             next_at: now + RETRANSMIT_MOST,
+            straight: None,
+            answered: None,
+            cookie: None,
+            asked: [0; 16],
+            cookies: 0,
         });
         self.jobs.push_back(Job::initiator_start(job_id(index), params, hello));
     }
@@ -110,17 +128,36 @@ impl Gateway {
 
     /// Sends the message at hand of our handshake, again if need be, and notes when to do so next.
     pub(super) fn transmit_asking(&mut self, now: Moment, id: u32) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        let path = self.relay.path_to(peer);
-        let Some(asking) = &mut peer.asking else { return };
+        let Some(peer) = self.peers.get(id) else { return };
+        let Some(asking) = &peer.asking else { return };
+        let turn = peer.path_of_handshakes(now, &self.relay, &self.local, asking.attempt);
+        let path = match asking.stage {
+            AskingStage::Confirming { .. } => asking.answered.or_else(|| peer.relayed(&self.relay)).or(turn),
+            AskingStage::Starting | AskingStage::Waiting { .. } | AskingStage::Finishing { .. } => turn,
+        };
+        self.transmit_asking_by(now, id, path);
+    }
+
+    fn transmit_asking_by(&mut self, now: Moment, id: u32, path: Option<Path>) {
+        let Some(asking) = self.peers.get_mut(id).and_then(|peer| peer.asking.as_mut()) else { return };
         asking.next_at = now + backoff(RETRANSMIT_FIRST, RETRANSMIT_MOST, asking.attempt);
         asking.attempt += 1;
         let Some(path) = path else { return };
+        let straight = path.kind != PathKind::Relay;
+        if straight {
+            asking.straight = Some(path);
+        }
         let kind = wire::Kind::GatewayToGateway;
         let bytes = match &asking.stage {
             AskingStage::Waiting { noise, .. } => {
                 let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
-                Init::emit(&path.route, asking.index, kind, noise, mac1, |_| [0; 16]).to_vec()
+                let cookie = asking.cookie.as_ref().filter(|_| straight);
+                let mac2 = |bytes: &[u8]| cookie.map_or([0; 16], |cookie| mac::mac2(cookie, bytes));
+                let init = Init::emit(&path.route, asking.index, kind, noise, mac1, mac2).to_vec();
+                if straight {
+                    asking.asked = Init::parse(&init).map_or([0; 16], |init| init.mac1);
+                }
+                init
             }
             AskingStage::Confirming { noise, remote_index } => {
                 let mut bytes = Vec::new();
@@ -132,24 +169,56 @@ impl Gateway {
         self.push(Outgoing::Send { bytes, to: path.endpoint });
     }
 
+    /// A peer that we ask straight wants our address proven first.
+    pub(super) fn handle_peer_cookie(
+        &mut self,
+        now: Moment,
+        id: u32,
+        from: &Endpoint,
+        reply: &CookieReply,
+    ) -> Result<(), DropReason> {
+        let asking =
+            self.peers.get_mut(id).and_then(|peer| peer.asking.as_mut()).ok_or(DropReason::UnknownHandshake)?;
+        let path = asking.straight.filter(|path| same(&path.endpoint, from)).ok_or(DropReason::WrongEndpoint)?;
+        let cookie =
+            Cookie::open(&self.keys, reply.nonce, &asking.asked, &reply.sealed).ok_or(DropReason::NotAuthentic)?;
+        asking.cookie = Some(cookie);
+        asking.cookies = asking.cookies.saturating_add(1);
+        // A peer that does not take its own is left to the timer.
+        if asking.cookies <= COOKIES_AT_ONCE {
+            self.transmit_asking_by(now, id, Some(path));
+        }
+        Ok(())
+    }
+
     /// Takes message 2 of a handshake with the peer `id`.
-    pub(super) fn handle_response(&mut self, now: Moment, id: u32, response: &Response<'_>) -> Result<(), DropReason> {
+    pub(super) fn handle_response(
+        &mut self,
+        now: Moment,
+        id: u32,
+        from: &Endpoint,
+        response: &Response<'_>,
+    ) -> Result<(), DropReason> {
         if !self.has_room_for_job() {
             return Err(DropReason::Busy);
         }
         let identity = Message::Identity { ip4: self.network.ip4(), boot: self.boot }.to_padded_vec();
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownHandshake)?;
         let expected = *peer.key().ok_or(DropReason::UnknownHandshake)?;
-        if peer.slot() != Some(response.route.source) {
+        let slot = peer.slot();
+        let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
+        let by_slot = self.relay.check_source(from).is_ok() && slot == Some(response.route.source);
+        let straight = asking.straight.filter(|path| !by_slot && same(&path.endpoint, from));
+        if !by_slot && straight.is_none() {
             return Err(DropReason::WrongEndpoint);
         }
-        let asking = peer.asking.as_mut().ok_or(DropReason::UnknownHandshake)?;
         if !matches!(asking.stage, AskingStage::Waiting { .. }) {
             return Err(DropReason::Duplicate);
         }
         let stage = std::mem::replace(&mut asking.stage, AskingStage::Starting);
         let AskingStage::Waiting { initiator, noise } = stage else { return Err(DropReason::Duplicate) };
         asking.stage = AskingStage::Finishing { noise, remote_index: response.sender_index };
+        asking.answered = straight;
         asking.next_at = now + RETRANSMIT_MOST;
         let (job, noise) = (job_id(asking.index), response.noise.to_vec());
         self.jobs.push_back(Job::initiator_finish(job, initiator, noise, identity, Some(expected)));
@@ -190,6 +259,7 @@ impl Gateway {
         if error == HandshakeError::WrongKey {
             // Either that, or what we know is old: ask again who holds the address.
             peer.refresh = true;
+            peer.doubt_claim();
             let ip4 = peer.ip4;
             self.drops.count(DropReason::Impostor);
             self.tell(Event::Impostor { ip4 });
@@ -199,6 +269,9 @@ impl Gateway {
     /// Our handshake has its keys.
     fn asked(&mut self, now: Moment, id: u32, finished: InitiatorFinished) {
         let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.key() == Some(&finished.remote) {
+            peer.prove_claim();
+        }
         let Some(asking) = &mut peer.asking else { return };
         let (AskingStage::Finishing { remote_index, .. }, Some(cipher)) = (&asking.stage, chosen(&finished.welcome))
         else {
@@ -208,6 +281,7 @@ impl Gateway {
             return;
         };
         peer.yielded = false;
+        let answered = asking.answered;
         let (index, remote_index) = (asking.index, *remote_index);
         asking.stage = AskingStage::Confirming { noise: finished.noise, remote_index };
         asking.attempt = 0;
@@ -227,6 +301,9 @@ impl Gateway {
         if installed == Installed::Current {
             self.session_begins(now, id);
         }
+        if let Some(path) = answered {
+            self.add_path(now, id, &path.endpoint);
+        }
     }
 
     /// A peer that had no session has one: its packets go.
@@ -235,12 +312,14 @@ impl Gateway {
         peer.unanswered_since = None;
         peer.probing = None;
         peer.used_at = now;
+        self.begin_paths(now, id);
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if !peer.up
-            && let Some(record) = &peer.record
+            && let Some(&key) = peer.key()
         {
             peer.up = true;
-            let (ip4, key) = (peer.ip4, record.key);
-            self.tell(Event::PeerUp { ip4, key, verified: true });
+            let (ip4, verified) = (peer.ip4, peer.record.is_some());
+            self.tell(Event::PeerUp { ip4, key, verified });
         }
         self.flush.push_back(id);
     }

@@ -68,14 +68,13 @@ impl Gateway {
         let id = self.peers.find_or_add(ip4, now).ok_or(DropReason::TooManyPeers)?;
         self.relay.used(now);
         let Some(peer) = self.peers.get_mut(id) else { return Err(DropReason::TooManyPeers) };
-        peer.used_at = now;
+        let woken = peer.use_now(now);
         if peer.absent_until.is_some_and(|until| now < until) {
             self.complain(now, packet, &inner, Complaint::HostUnreachable);
             return Err(DropReason::HostUnreachable);
         }
         if peer.queue.is_empty()
-            && peer.transfer_epoch == self.relay.epoch()
-            && let Some(path) = self.relay.path_to(peer)
+            && let Some(path) = peer.path(&self.relay)
             && let Some(session) = peer.keyring.as_mut().and_then(|keyring| keyring.sealing())
         {
             let inside_mtu = usize::from(self.outer.inside_mtu());
@@ -85,6 +84,7 @@ impl Gateway {
             if packet.len() <= fits {
                 let sealed = seal(session, &path, 0, [packet, &[]], slab)?;
                 actions.push(sealed);
+                peer.paths.note_sent(1);
             } else {
                 let first = cut(packet.len());
                 if packet.len() > inside_mtu || HALF_HEADER_BYTES + first > fits {
@@ -95,10 +95,11 @@ impl Gateway {
                 actions.push(seal_half(session, &path, peer.half_id, packet, false, slab)?);
                 actions.push(seal_half(session, &path, peer.half_id, packet, true, slab)?);
                 peer.half_id = peer.half_id.wrapping_add(1);
+                peer.paths.note_sent(2);
             }
             peer.traffic.packets_out += 1;
             peer.traffic.bytes_out += packet.len() as u64;
-            self.peers.timers.by(id, now + TEND_INTERVAL);
+            self.peers.timers.by(id, if woken { now } else { now + TEND_INTERVAL });
             return Ok(());
         }
         if !self.peers.has_room_to_wait(id) {
@@ -114,12 +115,9 @@ impl Gateway {
     pub(super) fn seal_waiting(&mut self, now: Moment, id: u32, slab: &mut Slab<'_>) -> Option<Action> {
         loop {
             let peer = self.peers.get_mut(id)?;
-            if peer.transfer_epoch != self.relay.epoch() {
-                return None;
-            }
-            let path = self.relay.path_to(peer)?;
+            let path = peer.path(&self.relay)?;
             let fits = path.inner_bytes(self.outer);
-            let Peer { keyring, queue, half_id, traffic, unanswered_since, half_sent, .. } = peer;
+            let Peer { keyring, queue, half_id, traffic, unanswered_since, half_sent, paths, .. } = peer;
             let session = keyring.as_mut()?.sealing()?;
             let waiting = queue.front_mut()?;
             let packet = &mut waiting.bytes;
@@ -142,6 +140,7 @@ impl Gateway {
             } else {
                 Err(DropReason::TooBig)
             };
+            paths.note_sent(u32::from(action.is_ok()));
             if *half_sent && action.is_ok() {
                 return action.ok();
             }

@@ -1,15 +1,19 @@
 //! What the transfer says of peers: found, not found, changed.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use mesh_wire::message::{PeerRecord, Target};
 
 use super::Gateway;
 use super::icmp::Complaint;
 use super::ip;
-use super::peers::{ABSENT_GRACE, ABSENT_TIME};
+use super::peers::{ABSENT_GRACE, ABSENT_TIME, CLAIM_TIME, Claim, Peer};
 use crate::drops::DropReason;
 use crate::seam::Moment;
+
+/// A peer whose straight path was answered on so lately is there.
+const ALIVE_TIME: Duration = Duration::from_secs(30);
 
 impl Gateway {
     /// Whether we can talk to the holder of an address: it is another one of our network.
@@ -27,9 +31,9 @@ impl Gateway {
             self.nobody_at(now, record.slot);
             return;
         };
-        let old = self.peers.get(id).and_then(|peer| peer.record.as_ref());
-        let other_key = old.is_some_and(|old| old.key != record.key);
-        if other_key || old.is_some_and(|old| old.boot != record.boot) {
+        let old = self.peers.get(id);
+        let other_key = old.and_then(Peer::key).is_some_and(|key| *key != record.key);
+        if other_key || old.and_then(Peer::boot).is_some_and(|boot| boot != record.boot) {
             // Another holder, or another start of the same: what was agreed with the one before is void.
             self.end_sessions(now, id);
         }
@@ -40,7 +44,9 @@ impl Gateway {
         if other_key {
             peer.keyring = None;
             peer.hello = None;
+            peer.forget_claim();
         }
+        peer.called = false;
         if peer.transfer_epoch != epoch {
             // While the transfer was away nobody could answer.
             peer.unanswered_since = None;
@@ -97,17 +103,55 @@ impl Gateway {
 
     /// Nobody holds the address of a peer: whoever waits for it is told.
     fn nobody(&mut self, now: Moment, id: u32) {
+        let epoch = self.relay.epoch();
+        if self.peers.get(id).is_some_and(|peer| peer.paths.is_alive(now, ALIVE_TIME)) {
+            // It is there, and talks to us: it is the transfer that has lost it.
+            return self.unvouched(now, id);
+        }
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.claimed().is_some_and(|claim| claim.endpoint.is_some() && now.since(claim.at) < CLAIM_TIME) {
+            // It said so itself a moment ago, on our own network.
+            if peer.record.is_some() {
+                // It was vouched for, and may have been reached by the relay alone.
+                self.end_sessions(now, id);
+            }
+            return self.unvouched(now, id);
+        }
         self.end_sessions(now, id);
         self.peers.set_record(id, None);
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.lookup = None;
         peer.refresh = false;
+        peer.called = false;
+        peer.forget_claim();
         peer.keyring = None;
         peer.missing_since = None;
+        (peer.learned_at, peer.transfer_epoch) = (Some(now), epoch);
         peer.absent_until = Some(now + ABSENT_TIME);
         while let Some(waiting) = self.peers.dequeue(id) {
             self.complain_unreachable(now, &waiting.bytes);
             self.drops.count(DropReason::HostUnreachable);
+        }
+        let ip4 = self.peers.get(id).map(|peer| peer.ip4);
+        if let Some(ip4) = ip4 {
+            self.verify_answers_that_claim(now, ip4);
+        }
+        self.tend_peer(now, id);
+    }
+
+    /// The transfer vouches for a peer no more that is reached without it.
+    fn unvouched(&mut self, now: Moment, id: u32) {
+        let epoch = self.relay.epoch();
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.lookup = None;
+        peer.refresh = false;
+        peer.missing_since = None;
+        // As of this start of the transfer it is known: it is not asked again at once.
+        (peer.learned_at, peer.transfer_epoch) = (Some(now), epoch);
+        if let Some(record) = peer.record.take() {
+            let endpoint = peer.paths.carrying().map(|path| path.endpoint);
+            peer.claim(Claim { key: record.key, boot: record.boot, endpoint, at: now, proven: true });
+            self.peers.forget_slot(id, record.slot);
         }
         self.tend_peer(now, id);
     }

@@ -8,13 +8,15 @@
 //! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `stream.rs`: the same
 //!    over TCP where UDP gets no answer; `told.rs` and `learn.rs`: what it says of us and of peers;
 //! 4. `handshake.rs` and `answers.rs`: sessions with peers, begun by us or by them; `callers.rs`: how often they may;
-//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each.
+//! 5. `peers.rs` and `tend.rs`: who they are, and what time asks to be done about each;
+//! 6. `paths/`: how they are reached; `beacons.rs`: who is on our own network; `observe.rs`: how our NAT maps.
 //!
 //! Nothing that arrives can make it panic or grow without bound, and strangers get no answer but a cookie reply, which is
 //! shorter than what it answers.
 
 mod addresses;
 mod answers;
+mod beacons;
 mod callers;
 mod control;
 mod events;
@@ -25,7 +27,9 @@ mod indexes;
 mod inside;
 mod ip;
 mod learn;
+mod local;
 mod mss;
+mod observe;
 mod outside;
 mod paths;
 mod peers;
@@ -46,8 +50,15 @@ use zeroize::Zeroize;
 
 pub use self::addresses::Sockets;
 pub use self::events::Event;
-pub use self::paths::{OUTER_BYTES_ASSUMED, OuterSize, PathKind};
-pub use self::status::{PeerStatus, Status, TransferState, TransferStatus};
+pub use self::local::{
+    BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
+};
+pub use self::paths::{
+    OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState,
+};
+pub use self::status::{
+    CandidateStatus, MappingStatus, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus,
+};
 pub use self::stream::Stream;
 
 use self::answers::Answers;
@@ -90,6 +101,10 @@ pub struct GatewayConfig {
     pub sockets: Sockets,
     /// The outer packet that paths are taken to carry.
     pub outer_bytes: OuterSize,
+    /// Which paths may carry, to all peers but those in `pins`.
+    pub path: PathChoice,
+    /// Which paths may carry to some peers, by their virtual addresses.
+    pub pins: Vec<(Ipv4Addr, PathChoice)>,
     /// The transfer's static key, where it is known from an earlier start or given by the user. Another key is refused.
     pub pinned_transfer_key: Option<PublicKey>,
     /// 32 bytes of fresh randomness.
@@ -149,6 +164,19 @@ pub struct Gateway {
     /// Peers whose waiting packets can be sealed.
     flush: VecDeque<u32>,
     held: VecDeque<Held>,
+    /// Our addresses outside.
+    local: Vec<LocalAddress>,
+    /// What the router maps to us.
+    mapped: Option<SocketAddr>,
+    candidates: paths::Candidates,
+    unproven: paths::Unproven,
+    search: paths::Search,
+    observer: observe::Observer,
+    /// Endpoints that peers are newly seen at.
+    strangers: timers::Bucket,
+    beacons: beacons::Beacons,
+    /// Whether anything but the relay may carry to anybody: else strangers get no answer.
+    takes_straight: bool,
     stopped: bool,
 }
 
@@ -173,14 +201,18 @@ impl Gateway {
             name,
             sockets,
             outer_bytes,
+            path,
+            pins,
             pinned_transfer_key,
             mut seed,
         } = config;
         let mut rng = Generator::from_seed(seed);
         seed.zeroize();
         let ula = *keys.ula_prefix().0.octets().first_chunk().expect("an address has 16 bytes");
+        let takes_straight = path != PathChoice::Relay || pins.iter().any(|(_, choice)| *choice != PathChoice::Relay);
         let cookie_secret = rng.secret();
         let hash_seeds = std::array::from_fn(|_| rng.next_u64());
+        let sealer = crate::session::beacon::Sealer::new(&keys, rng.bytes());
         let mut gateway = Self {
             network: ip::Network::new(ip4, prefix, ula),
             static_key,
@@ -190,7 +222,7 @@ impl Gateway {
             sockets,
             outer: outer_bytes,
             indexes: Indexes::default(),
-            peers: Peers::new(hash_seeds),
+            peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key, sockets.stream),
             answers: Answers::default(),
             callers: Callers::default(),
@@ -205,6 +237,15 @@ impl Gateway {
             outbox: VecDeque::new(),
             flush: VecDeque::new(),
             held: VecDeque::new(),
+            local: Vec::new(),
+            mapped: None,
+            candidates: paths::Candidates::default(),
+            unproven: paths::Unproven::new(hash_seeds),
+            search: paths::Search::default(),
+            observer: observe::Observer::default(),
+            strangers: timers::Bucket::new(now, paths::STRANGERS_PER_SECOND, paths::STRANGERS_BURST),
+            beacons: beacons::Beacons::new(now, sealer, hash_seeds),
+            takes_straight,
             stopped: false,
             rng,
             hello_number: 0,
@@ -322,7 +363,9 @@ impl Node for Gateway {
         if self.stopped {
             return None;
         }
-        [self.peers.timers.next(), self.relay.next_timeout(), self.answers.next_timeout()].into_iter().flatten().min()
+        let peers = [self.peers.timers.next(), self.search.next_timeout(), self.beacons.next_timeout()];
+        let others = [self.relay.next_timeout(), self.answers.next_timeout(), self.observer.next_timeout()];
+        peers.into_iter().chain(others).flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Moment) {
@@ -331,6 +374,9 @@ impl Node for Gateway {
         }
         self.tend_relay(now);
         self.tend_answers(now);
+        self.tend_beacons(now);
+        self.tend_observer(now);
+        self.tend_search(now);
         while let Some(peer) = self.peers.timers.take(now) {
             self.tend_peer(now, peer);
         }

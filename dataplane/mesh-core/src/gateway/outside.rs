@@ -20,6 +20,7 @@ use mesh_wire::notice::{ErrorReply, RegisterAgain};
 use mesh_wire::route::Route;
 use mesh_wire::sealed::{HEADER_BYTES, SealedHeader, flags};
 
+use super::callers::Caller;
 use super::halves::Joined;
 use super::indexes::Owner;
 use super::inside::TEND_INTERVAL;
@@ -56,11 +57,15 @@ impl Gateway {
             return;
         }
         let stride = stride.max(1);
+        let beacons_alone = self.is_for_beacons(from.socket);
         if self.sockets.stream == Some(from.socket) && self.relay.check_bridge(&from).is_err() {
             return self.drops.count_many(DropReason::UnknownEndpoint, train.len().div_ceil(stride) as u64);
         }
         for (number, datagram) in train.chunks_mut(stride).enumerate() {
             let opened = match frame::classify(datagram[0]) {
+                FirstByte::Frame(frame) if beacons_alone && frame != FrameType::Beacon => {
+                    Err(DropReason::UnexpectedType)
+                }
                 FirstByte::Frame(FrameType::Data | FrameType::Control) => self.open(now, &from, datagram, slab.free()),
                 FirstByte::Frame(frame) => self.handle_frame(now, &from, frame, datagram).map(|()| Opened::Nothing),
                 FirstByte::UnknownType => Err(DropReason::UnknownType),
@@ -115,11 +120,11 @@ impl Gateway {
     ) -> Result<Opened, DropReason> {
         let header = SealedHeader::parse(datagram).map_err(reason)?;
         let index = header.receiver_index;
+        let straight = self.relay.check_source(from).is_err().then_some(*from);
         let id = match self.indexes.owner(index) {
             Some(Owner::Session(id)) => id,
             Some(Owner::Answering(place)) => {
-                self.relay.check_source(from)?;
-                self.answers.hold(place, index, *from, datagram)?;
+                self.answers.hold(place, index, *from, straight.is_none(), datagram)?;
                 return Ok(Opened::Nothing);
             }
             Some(Owner::Control | Owner::Registering) => {
@@ -131,17 +136,22 @@ impl Gateway {
             }
             Some(Owner::Asking(_)) | None => return Err(DropReason::UnknownSession),
         };
-        self.relay.check_source(from)?;
-
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
         let keyring = peer.keyring.as_mut().ok_or(DropReason::UnknownSession)?;
         let (session, hand) = keyring.opening(index).ok_or(DropReason::UnknownSession)?;
         let (head, body) = datagram.split_at_mut(HEADER_BYTES);
         let bytes = session.open(header.counter, head, body).map_err(refused)?;
+        let newest = session.newest() == header.counter + 1;
         peer.received_at = Some(now);
         peer.unanswered_since = None;
         peer.probing = None;
-        self.relay.heard(now);
+        let known = peer.paths.note_received(straight.as_ref());
+        if straight.is_none() {
+            self.relay.heard(now);
+        } else if !known && newest && hand != Slot::Previous {
+            // Older ones may have been kept, by somebody who now sends them on from elsewhere.
+            self.stranger(now, id, from);
+        }
         if hand == Slot::Next {
             self.promote(now, id);
         }
@@ -149,7 +159,7 @@ impl Gateway {
 
         let plaintext = HEADER_BYTES..HEADER_BYTES + bytes;
         if header.frame == FrameType::Control {
-            self.handle_peer_message(now, id, hand, &datagram[plaintext])?;
+            self.handle_peer_message(now, id, hand, straight, from.remote, &datagram[plaintext])?;
             return Ok(Opened::Nothing);
         }
         if bytes == 0 {
@@ -186,20 +196,23 @@ impl Gateway {
         if self.network.whereto(inner.destination) != Whereto::Ourselves {
             return Err(DropReason::NotForUs);
         }
-        if let Some(path) = self.relay.path_to(peer) {
+        if let Some(path) = peer.path(&self.relay) {
             mss::clamp(packet, &inner, path.inner_bytes(self.outer));
         }
-        peer.used_at = now;
+        let woken = peer.use_now(now);
         peer.traffic.packets_in += 1;
         peer.traffic.bytes_in += packet.len() as u64;
         self.relay.used(now);
-        self.peers.timers.by(id, now + TEND_INTERVAL);
+        self.peers.timers.by(id, if woken { now } else { now + TEND_INTERVAL });
         Ok(())
     }
 
     /// The peer uses the next session: so do we.
     fn promote(&mut self, now: Moment, id: u32) {
-        let Some(keyring) = self.peers.get_mut(id).and_then(|peer| peer.keyring.as_mut()) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(keyring) = &mut peer.keyring else { return };
+        // It may be another start of the peer, which counts its lists anew.
+        peer.exchange.theirs = 0;
         let released = keyring.promote(now);
         let initiator = keyring.current().is_some_and(|session| session.initiator());
         for index in released {
@@ -233,7 +246,10 @@ impl Gateway {
             FrameType::HandshakeFinal => self.receive_final(now, from, datagram),
             FrameType::CookieReply => {
                 let reply = CookieReply::parse(datagram).map_err(reason)?;
-                self.handle_cookie(now, from, &reply)
+                match self.indexes.owner(reply.receiver_index) {
+                    Some(Owner::Asking(id)) => self.handle_peer_cookie(now, id, from, &reply),
+                    _ => self.handle_cookie(now, from, &reply),
+                }
             }
             FrameType::RegisterAgain => {
                 self.relay.check_source(from)?;
@@ -241,11 +257,13 @@ impl Gateway {
                 self.handle_register_again(now, &notice);
                 Ok(())
             }
+            FrameType::Beacon => self.handle_beacon(now, from, datagram),
             FrameType::Error => {
                 let error = ErrorReply::parse(datagram).map_err(reason)?;
                 self.handle_error(from, &error)
             }
-            FrameType::Data | FrameType::Control => Err(DropReason::UnexpectedType),
+            FrameType::Observed => self.receive_observed(now, from, datagram),
+            FrameType::Data | FrameType::Control | FrameType::Observe => Err(DropReason::UnexpectedType),
         }
     }
 
@@ -258,15 +276,17 @@ impl Gateway {
             return Err(DropReason::UnexpectedType);
         }
         if self.relay.check_source(from).is_ok() && !init.route.source.is_none() {
-            return self.handle_init(now, &init);
+            return self.handle_init(now, Caller::Slot(init.route.source), &init);
+        }
+        if !self.takes_straight {
+            return Err(DropReason::UnknownEndpoint);
         }
         // A stranger, or a peer on a direct path: the address has to be proven first.
         let rng = &mut self.rng;
         self.cookies.refresh(now, || *rng.secret());
         let endpoint = mac::endpoint_bytes(from);
         if self.cookies.verify(&endpoint, Init::mac2_input(datagram), &init.mac2) {
-            // It is: but the only paths that are taken are relayed ones.
-            return Err(DropReason::UnknownEndpoint);
+            return self.handle_init(now, Caller::Straight(*from), &init);
         }
         let nonce = self.rng.bytes();
         let sealed = self.cookies.cookie(&endpoint).seal(&self.keys, nonce, &init.mac1);
@@ -281,10 +301,7 @@ impl Gateway {
             return Err(DropReason::WrongToken);
         }
         match (self.indexes.owner(response.receiver_index), response.kind) {
-            (Some(Owner::Asking(id)), wire::Kind::GatewayToGateway) => {
-                self.relay.check_source(from)?;
-                self.handle_response(now, id, &response)
-            }
+            (Some(Owner::Asking(id)), wire::Kind::GatewayToGateway) => self.handle_response(now, id, from, &response),
             (Some(Owner::Registering), wire::Kind::GatewayToTransfer) => {
                 self.handle_transfer_response(now, from, &response)
             }
@@ -299,11 +316,14 @@ impl Gateway {
         if !mac::verify_mac1(&self.keys, wire::mac1_input(datagram), &last.mac1) {
             return Err(DropReason::WrongToken);
         }
-        self.relay.check_source(from)?;
+        let source = match self.relay.check_source(from) {
+            Ok(()) => Caller::Slot(last.route.source),
+            Err(_) => Caller::Straight(*from),
+        };
         match (self.indexes.owner(last.receiver_index), last.kind) {
-            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => self.handle_final(place, &last),
+            (Some(Owner::Answering(place)), wire::Kind::GatewayToGateway) => self.handle_final(place, &source, &last),
             (Some(Owner::Session(id)), wire::Kind::GatewayToGateway) => {
-                self.handle_final_again(now, id, &last, datagram.len())
+                self.handle_final_again(now, id, &source, &last, datagram.len())
             }
             _ => Err(DropReason::UnknownHandshake),
         }

@@ -8,8 +8,11 @@ use mesh_wire::message::PeerRecord;
 use mesh_wire::route::Slot;
 
 use super::handshake::Asking;
+use super::local::LocalAddress;
+use super::paths::{Exchange, Path, PathChoice, PathKind, Paths, PeerSearch};
+use super::relay::Relay;
 use super::timers::Timers;
-use crate::seam::Moment;
+use crate::seam::{Endpoint, Moment};
 use crate::session::PublicKey;
 use crate::session::keyring::Keyring;
 
@@ -32,8 +35,22 @@ pub(super) const SLOT_LOOKUPS_PER_SECOND: u32 = 40;
 pub(super) const SLOT_LOOKUPS_BURST: u32 = 256;
 /// A lookup subscribes for 300 s; it is renewed before that.
 pub(super) const LOOKUP_RENEWED: Duration = Duration::from_secs(240);
+/// How long it counts what a peer says of itself on our own network.
+pub(super) const CLAIM_TIME: Duration = Duration::from_secs(120);
 /// After the transfer was restarted, or a session died, a peer that it does not know may still be on its way back.
 pub(super) const ABSENT_GRACE: Duration = Duration::from_secs(5);
+
+/// What a peer says of itself, under the token's keys alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) key: PublicKey,
+    pub(super) boot: u64,
+    /// Where it was heard.
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) at: Moment,
+    /// Whether a handshake has shown, or the transfer has said, that it has the key. In a beacon anybody can name any.
+    pub(super) proven: bool,
+}
 
 /// A packet that waits for a session.
 #[derive(Debug)]
@@ -77,6 +94,10 @@ pub(super) struct Peer {
     pub(super) ip4: Ipv4Addr,
     /// What the transfer vouches for; `None`: not known, or nobody.
     pub(super) record: Option<PeerRecord>,
+    /// What it says of itself, where nobody vouches for it.
+    claimed: Option<Claim>,
+    /// Somebody who says to be it waits for the transfer's word.
+    pub(super) called: bool,
     /// Which start of the transfer, counted by us, the record's slot belongs to.
     pub(super) transfer_epoch: u32,
     /// When the record was last told.
@@ -114,13 +135,21 @@ pub(super) struct Peer {
     pub(super) half_sent: bool,
     /// When a Confirm was last repeated.
     pub(super) confirmed_at: Option<Moment>,
+    /// The ways to it.
+    pub(super) paths: Paths,
+    /// What it and we know of each other's places.
+    pub(super) exchange: Exchange,
+    /// What came of searches for a way to it.
+    pub(super) search: PeerSearch,
 }
 
 impl Peer {
-    fn new(ip4: Ipv4Addr, now: Moment) -> Self {
+    fn new(ip4: Ipv4Addr, choice: PathChoice, now: Moment) -> Self {
         Self {
             ip4,
             record: None,
+            claimed: None,
+            called: false,
             transfer_epoch: 0,
             learned_at: None,
             changed: None,
@@ -143,6 +172,9 @@ impl Peer {
             half_id: 0,
             half_sent: false,
             confirmed_at: None,
+            paths: Paths::new(choice, now),
+            exchange: Exchange::default(),
+            search: PeerSearch::default(),
         }
     }
 
@@ -151,14 +183,136 @@ impl Peer {
         self.record.as_ref().map(|record| record.slot)
     }
 
-    /// The key that is vouched for.
+    /// The key that is vouched for; else the one that it showed first.
     pub(super) fn key(&self) -> Option<&PublicKey> {
-        self.record.as_ref().map(|record| &record.key)
+        let claimed = self.claimed.as_ref().map(|claim| &claim.key);
+        self.record.as_ref().map(|record| &record.key).or(claimed)
+    }
+
+    /// The start of it that is known.
+    pub(super) fn boot(&self) -> Option<u64> {
+        let claimed = self.claimed.as_ref().map(|claim| claim.boot);
+        self.record.as_ref().map(|record| record.boot).or(claimed)
+    }
+
+    /// Notes another start of it.
+    pub(super) fn set_boot(&mut self, boot: u64) {
+        if let Some(record) = &mut self.record {
+            record.boot = boot;
+        }
+        if let Some(claim) = &mut self.claimed {
+            claim.boot = boot;
+        }
+    }
+
+    pub(super) fn claimed(&self) -> Option<&Claim> {
+        self.claimed.as_ref()
+    }
+
+    /// Whether the holder of a key may be it, who shows that it has the key (`proven`), or only names it: unless another key is
+    /// known to be it, one that is vouched for, or that came first and was heard of late.
+    pub(super) fn may_be(&self, now: Moment, key: &PublicKey, proven: bool) -> bool {
+        if self.key().is_none_or(|known| known == key) {
+            return true;
+        }
+        let gives_way = |claimed: &Claim| proven && !claimed.proven || now.since(claimed.at) >= CLAIM_TIME;
+        self.record.is_none() && !self.has_session() && self.claimed.as_ref().is_some_and(gives_way)
+    }
+
+    /// It says who it is. `false` when it may not be. Where it is not told, it is where it was.
+    pub(super) fn claim(&mut self, claim: Claim) -> bool {
+        if !self.may_be(claim.at, &claim.key, claim.proven) {
+            return false;
+        }
+        if self.key().is_some_and(|key| *key != claim.key) {
+            self.claimed = None;
+            self.keyring = None;
+            self.hello = None;
+        }
+        let (endpoint, proven) = self.claimed.as_ref().map_or((None, false), |known| (known.endpoint, known.proven));
+        self.claimed = Some(Claim { endpoint: claim.endpoint.or(endpoint), proven: claim.proven || proven, ..claim });
+        true
+    }
+
+    /// A handshake has shown that it has the key that it is known by.
+    pub(super) fn prove_claim(&mut self) {
+        if let Some(claim) = &mut self.claimed {
+            claim.proven = true;
+        }
+    }
+
+    /// Nobody answered who has the key that it is known by: if that was only named, others may name theirs.
+    pub(super) fn doubt_claim(&mut self) {
+        self.claimed.take_if(|claim| !claim.proven);
+    }
+
+    /// Its endpoints have moved to other sockets, as `adopt` does it; those for which it is false are gone. Whether the path that
+    /// carried is among them.
+    pub(super) fn adopt(&mut self, mut adopt: impl FnMut(&mut Endpoint) -> bool) -> bool {
+        if let Some(claim) = &mut self.claimed
+            && let Some(endpoint) = &mut claim.endpoint
+            && !adopt(endpoint)
+        {
+            claim.endpoint = None;
+        }
+        let carried = self.paths.carrying().is_some();
+        self.paths.adopt(adopt);
+        carried && self.paths.carrying().is_none()
+    }
+
+    /// What it said of itself counts no more.
+    pub(super) fn forget_claim(&mut self) {
+        self.claimed = None;
+    }
+
+    /// The path that a message of a handshake takes, which was sent `turn` times: through the relay, if that is there, and in turn
+    /// where it was heard of late, as one of them may lead nowhere; else where it was heard last.
+    pub(super) fn path_of_handshakes(
+        &self,
+        now: Moment,
+        relay: &Relay,
+        local: &[LocalAddress],
+        turn: u32,
+    ) -> Option<Path> {
+        // Whoever is to be reached by the relay alone is not even asked elsewhere.
+        let claim = self.claimed.as_ref().filter(|_| self.paths.choice() != PathChoice::Relay);
+        let claimed = |claim: &Claim| {
+            let endpoint = claim.endpoint?;
+            Some(Path::straight(PathKind::of(&endpoint, local), endpoint))
+        };
+        let carrying = self.paths.carrying().copied();
+        if relay.is_healthy()
+            && let Some(relayed) = self.relayed(relay)
+        {
+            let of_late = claim.filter(|claim| now.since(claim.at) < CLAIM_TIME).and_then(claimed);
+            return carrying.or(of_late).filter(|_| !turn.is_multiple_of(2)).or(Some(relayed));
+        }
+        carrying.or_else(|| claim.and_then(claimed)).or_else(|| self.relayed(relay))
     }
 
     /// Whether a handshake of this start and number is older than one that came to an end.
     pub(super) fn is_outdated(&self, boot: u64, number: u64) -> bool {
         self.hello.is_some_and(|(newest_boot, newest)| newest_boot == boot && number <= newest)
+    }
+
+    /// The path that carries packets to it.
+    pub(super) fn path(&self, relay: &Relay) -> Option<Path> {
+        match self.paths.carrying() {
+            Some(straight) => Some(*straight),
+            None if !self.paths.choice().allows(PathKind::Relay) => None,
+            None => self.relayed(relay),
+        }
+    }
+
+    /// The path that messages to it take: through the relay even where packets may not.
+    pub(super) fn path_of_messages(&self, relay: &Relay) -> Option<Path> {
+        self.paths.carrying().copied().or_else(|| self.relayed(relay))
+    }
+
+    /// The path through the relay.
+    pub(super) fn relayed(&self, relay: &Relay) -> Option<Path> {
+        // Slots of an earlier start of the transfer mean nothing.
+        if self.transfer_epoch == relay.epoch() { relay.path_to(self) } else { None }
     }
 
     /// Whether packets can be sealed for it.
@@ -178,11 +332,16 @@ pub(super) struct Peers {
     pub(super) timers: Timers,
     /// Packets that wait, of all peers.
     pub(super) queued: usize,
+    /// Peers to whom a path without a relay carries.
+    pub(super) straight: u32,
+    choice: PathChoice,
+    pins: HashMap<Ipv4Addr, PathChoice>,
 }
 
 impl Peers {
-    /// No peers. `seeds` key the hashes: whoever chooses addresses must not choose collisions.
-    pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
+    /// No peers. `seeds` key the hashes: whoever chooses addresses must not choose collisions. `choice` is for all but those with
+    /// a pin.
+    pub(super) fn new([a, b, c, d]: [u64; 4], choice: PathChoice, pins: Vec<(Ipv4Addr, PathChoice)>) -> Self {
         Self {
             places: Vec::new(),
             vacant: Vec::new(),
@@ -190,6 +349,9 @@ impl Peers {
             by_slot: HashMap::with_hasher(ahash::RandomState::with_seeds(b, a, d, c)),
             timers: Timers::default(),
             queued: 0,
+            straight: 0,
+            choice,
+            pins: pins.into_iter().collect(),
         }
     }
 
@@ -215,7 +377,8 @@ impl Peers {
         if let Some(id) = self.find(ip4) {
             return Some(id);
         }
-        let peer = Some(Box::new(Peer::new(ip4, now)));
+        let choice = self.pins.get(&ip4).copied().unwrap_or(self.choice);
+        let peer = Some(Box::new(Peer::new(ip4, choice, now)));
         let id = match self.vacant.pop() {
             Some(id) => {
                 self.places[id as usize] = peer;
@@ -237,6 +400,7 @@ impl Peers {
         if let Some(peer) = self.places.get_mut(id as usize).and_then(Option::take) {
             self.by_ip4.remove(&peer.ip4);
             self.queued -= peer.queue.len();
+            self.straight -= u32::from(peer.paths.carrying().is_some());
             self.timers.clear(id);
             self.vacant.push(id);
         }
@@ -254,6 +418,13 @@ impl Peers {
             self.by_slot.insert(record.slot, id);
         }
         peer.record = record;
+    }
+
+    /// A slot is a peer's no more.
+    pub(super) fn forget_slot(&mut self, id: u32, slot: Slot) {
+        if self.by_slot.get(&slot) == Some(&id) {
+            self.by_slot.remove(&slot);
+        }
     }
 
     /// Slots of an earlier start of the transfer mean nothing.

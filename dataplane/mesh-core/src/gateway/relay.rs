@@ -82,6 +82,8 @@ pub(super) struct Keepalives {
     pub(super) hint_after: Moment,
     /// How long the last answer took.
     pub(super) took: Duration,
+    /// The same; none before the first.
+    pub(super) measured: Option<Duration>,
     /// Last word of any kind on the session.
     pub(super) said_at: Moment,
 }
@@ -154,6 +156,7 @@ impl Relay {
                 hinted: false,
                 hint_after: now,
                 took: ANSWER_MOST,
+                measured: None,
                 said_at: now,
             },
             heard_at: now,
@@ -184,7 +187,7 @@ impl Relay {
         Some((self.control.as_ref()?.endpoint, self.slot?))
     }
 
-    /// The way to a peer.
+    /// The way to a peer through the transfer.
     pub(super) fn path_to(&self, peer: &Peer) -> Option<Path> {
         let (endpoint, ours) = self.place()?;
         Some(Path::relayed(endpoint, ours, peer.slot()?))
@@ -234,6 +237,7 @@ impl Relay {
     /// The transfer took this long for an answer.
     pub(super) fn answered_within(&mut self, took: Duration) {
         self.keepalives.took = took;
+        self.keepalives.measured = Some(took);
     }
 
     fn answer_time(&self) -> Duration {

@@ -1,11 +1,13 @@
 //! What a gateway says of itself: the schema of `gateway status --json`, as far as the state machine knows it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use mesh_wire::message::{CandidateKind, Mapping};
 use serde::Serialize;
 
 use super::Gateway;
-use super::paths::PathKind;
+use super::paths::{PathKind, PathStatus, SearchState};
 use crate::drops::{DropReason, Drops};
 use crate::seam::Moment;
 
@@ -28,6 +30,8 @@ pub struct Status {
     pub outer_bytes: u16,
     /// Its transfer.
     pub transfer: TransferStatus,
+    /// The network around it.
+    pub network: NetworkStatus,
     /// Peers that are known, in order of their addresses.
     pub peers: Vec<PeerStatus>,
     /// Inner packets that wait for a session.
@@ -54,6 +58,31 @@ pub enum TransferState {
     Refused,
 }
 
+/// How a NAT chooses the outside port of one inside port (RFC 4787, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MappingStatus {
+    /// Not known.
+    Unknown,
+    /// The same for all destinations, or there is no NAT.
+    EndpointIndependent,
+    /// The same for two ports of the transfer; of other addresses nothing is known.
+    PortIndependent,
+    /// Another one for each destination.
+    EndpointDependent,
+}
+
+impl From<Mapping> for MappingStatus {
+    fn from(mapping: Mapping) -> Self {
+        match mapping {
+            Mapping::Unknown => Self::Unknown,
+            Mapping::EndpointIndependent => Self::EndpointIndependent,
+            Mapping::PortIndependent => Self::PortIndependent,
+            Mapping::EndpointDependent => Self::EndpointDependent,
+        }
+    }
+}
+
 /// A gateway's transfer.
 #[derive(Clone, Debug, Serialize)]
 pub struct TransferStatus {
@@ -65,6 +94,8 @@ pub struct TransferStatus {
     pub over_tcp: bool,
     /// Where it sees us; nothing over TCP, where it sees an address of its own machine.
     pub observed: Option<SocketAddr>,
+    /// How our NAT chooses outside ports, as far as it is known.
+    pub mapping: MappingStatus,
     /// Our slot in its table.
     pub slot: Option<u32>,
     /// Since when the address is held, in seconds.
@@ -75,6 +106,26 @@ pub struct TransferStatus {
     pub cipher: Option<&'static str>,
     /// For how long it has not answered, in seconds.
     pub silent_seconds: Option<u64>,
+    /// How long its last answer took, in microseconds.
+    pub rtt_micros: Option<u64>,
+}
+
+/// The network around a gateway, as far as it is known.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkStatus {
+    /// Its own addresses outside, most preferred first.
+    pub local: Vec<IpAddr>,
+    /// Where peers are told that it may be reached.
+    pub candidates: Vec<CandidateStatus>,
+}
+
+/// A place where a gateway may be reached.
+#[derive(Clone, Debug, Serialize)]
+pub struct CandidateStatus {
+    /// How it is known: `host`, `observed` by the transfer, `mapped` by the router, or `seen` by peers.
+    pub kind: &'static str,
+    /// Where it is.
+    pub endpoint: SocketAddr,
 }
 
 /// One peer.
@@ -100,6 +151,12 @@ pub struct PeerStatus {
     pub handshake_seconds: Option<u64>,
     /// Time since it was heard, in seconds.
     pub heard_seconds: Option<u64>,
+    /// Smoothed round-trip time of that path, in microseconds, where it was measured.
+    pub rtt_micros: Option<u64>,
+    /// All paths that are known.
+    pub paths: Vec<PathStatus>,
+    /// How it stands with the search for a way through its NAT; `None`: none is wanted.
+    pub search: Option<SearchState>,
     /// Inner packets received.
     pub packets_in: u64,
     /// Their bytes.
@@ -110,6 +167,10 @@ pub struct PeerStatus {
     pub bytes_out: u64,
     /// Inner packets that wait for a session.
     pub packets_waiting: usize,
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The first 24 bits of a key.
@@ -131,6 +192,7 @@ impl Gateway {
             inside_mtu: self.outer.inside_mtu(),
             outer_bytes: self.outer.bytes(),
             transfer: self.transfer_status(now),
+            network: self.network_status(),
             peers,
             packets_waiting: self.peers.queued,
             halves_lost: self.joiner.lost(),
@@ -142,6 +204,22 @@ impl Gateway {
     /// Datagrams and packets dropped so far, by reason.
     pub fn drops(&self) -> &Drops {
         &self.drops
+    }
+
+    fn network_status(&self) -> NetworkStatus {
+        let kind = |kind: CandidateKind| match kind {
+            CandidateKind::Host => "host",
+            CandidateKind::Observed => "observed",
+            CandidateKind::Mapped => "mapped",
+            CandidateKind::Seen => "seen",
+        };
+        let candidates = self.candidates.list().iter();
+        NetworkStatus {
+            local: self.local.iter().map(|local| local.address).collect(),
+            candidates: candidates
+                .map(|candidate| CandidateStatus { kind: kind(candidate.kind), endpoint: candidate.endpoint })
+                .collect(),
+        }
     }
 
     fn transfer_status(&self, now: Moment) -> TransferStatus {
@@ -162,17 +240,20 @@ impl Gateway {
             endpoint: control.and_then(|control| relay.shown(&control.endpoint)),
             over_tcp: relay.is_over_stream(),
             observed: registration.filter(|_| !relay.is_over_stream()).map(|registration| registration.observed),
+            mapping: self.candidates.mapping().into(),
             slot: relay.place().map(|(_, slot)| slot.index),
             registered_seconds: registration.map(|registration| now.since(registration.since).as_secs()),
             key: relay.pinned().as_ref().map(short),
             cipher: control.map(|control| control.established.cipher().name()),
             silent_seconds: relay.silent_since.map(|since| now.since(since).as_secs()),
+            rtt_micros: relay.keepalives.measured.map(micros),
         }
     }
 
     fn peer_status(&self, now: Moment, peer: &super::peers::Peer) -> PeerStatus {
         let session = peer.keyring.as_ref().and_then(|keyring| keyring.current());
-        let path = self.relay.path_to(peer);
+        let path = peer.path_of_messages(&self.relay);
+        let relayed = self.relay.path_to(peer);
         PeerStatus {
             ip4: peer.ip4,
             name: peer.record.as_ref().map(|record| record.name.clone()).unwrap_or_default(),
@@ -184,6 +265,9 @@ impl Gateway {
             cipher: session.map(|session| session.cipher().name()),
             handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
+            rtt_micros: peer.paths.measured().round_trip().map(micros),
+            paths: peer.paths.status(relayed.as_ref()),
+            search: self.search_state(now, peer),
             packets_in: peer.traffic.packets_in,
             bytes_in: peer.traffic.bytes_in,
             packets_out: peer.traffic.packets_out,

@@ -10,15 +10,19 @@ use super::Gateway;
 use super::handshake::{ASKING_TIME, Asking, AskingStage, RETRANSMIT_FIRST, RETRANSMIT_MOST};
 use super::indexes::Owner;
 use super::inside::TEND_INTERVAL;
-use super::peers::{LOOKUP_RENEWED, Lookup, Peer, Probing, QUEUE_TIME};
+use super::peers::{CLAIM_TIME, LOOKUP_RENEWED, Lookup, Peer, Probing, QUEUE_TIME};
 use super::timers::backoff;
 use crate::drops::DropReason;
 use crate::seam::Moment;
 
 /// A session that carries nothing for this time is closed.
 const IDLE_TIME: Duration = Duration::from_secs(180);
+/// A peer whose straight path was answered on so lately is there: idle paths are probed every 20 s.
+const ALIVE_TIME: Duration = Duration::from_secs(60);
 /// A peer counts as in use for this time after a packet.
 const USE_TIME: Duration = Duration::from_secs(30);
+/// One that was not in use for this time is asleep.
+const ASLEEP_AFTER: Duration = Duration::from_secs(5);
 /// A peer without a session is forgotten after this time.
 const FORGET_TIME: Duration = Duration::from_secs(300);
 /// A peer that does not answer for this time, while packets go to it, is probed.
@@ -27,11 +31,23 @@ const PROBE_AFTER: Duration = Duration::from_secs(3);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Probes without an answer before its sessions are given up.
 const PROBES: u32 = 3;
+/// A peer that the transfer does not know is asked for there again after this time.
+const UNVOUCHED_AGAIN: Duration = Duration::from_secs(10);
 /// Least time between two looks at one peer.
 const LEAST: Duration = Duration::from_millis(5);
 
 impl Peer {
-    fn in_use(&self, now: Moment) -> bool {
+    /// A packet goes to it, or came from it. Whether it was asleep: then what carried before is asked at once whether it still does.
+    pub(super) fn use_now(&mut self, now: Moment) -> bool {
+        let asleep = now.since(self.used_at) >= ASLEEP_AFTER && !self.paths.is_relay_alone();
+        self.used_at = now;
+        if asleep {
+            self.paths.wake(now);
+        }
+        asleep
+    }
+
+    pub(super) fn in_use(&self, now: Moment) -> bool {
         now.since(self.used_at) < USE_TIME
     }
 
@@ -50,6 +66,7 @@ impl Gateway {
         self.expire_queue(now, id);
         self.expire_keys(now, id);
         self.tend_session(now, id);
+        self.tend_paths(now, id);
         self.tend_asking(now, id);
         self.tend_lookup(now, id);
         self.begin_asking(now, id);
@@ -81,9 +98,12 @@ impl Gateway {
     /// Closes an idle session; probes one under which nothing comes back, and gives it up in the end.
     fn tend_session(&mut self, now: Moment, id: u32) {
         let (healthy, epoch) = (self.relay.is_healthy(), self.relay.epoch());
+        // With neither a relay nor a beacon they would not find each other again.
+        let reachable = self.has_relay_to(id);
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.has_session()) else { return };
-        let healthy = healthy && peer.transfer_epoch == epoch;
-        if now.since(peer.used_at) >= IDLE_TIME {
+        let near = peer.claimed().is_some_and(|claim| claim.endpoint.is_some() && now.since(claim.at) < CLAIM_TIME);
+        let healthy = healthy && peer.transfer_epoch == epoch || near || peer.paths.carrying().is_some();
+        if now.since(peer.used_at) >= IDLE_TIME && (reachable || near || !peer.paths.is_alive(now, ALIVE_TIME)) {
             self.send_to_peer(now, id, &Message::Close { reason: CloseReason::Idle });
             self.end_sessions(now, id);
             return;
@@ -122,6 +142,7 @@ impl Gateway {
             peer.asking = None;
         } else if now.since(*since) >= ASKING_TIME {
             peer.refresh = true;
+            peer.doubt_claim();
             let current = peer.keyring.as_ref().and_then(|keyring| keyring.current());
             if confirming && current.is_some_and(|session| session.local_index() == index) {
                 // The peer never was heard under it.
@@ -135,16 +156,18 @@ impl Gateway {
     }
 
     /// Asks the transfer for a peer that is wanted and not known well enough.
-    fn tend_lookup(&mut self, now: Moment, id: u32) {
+    pub(super) fn tend_lookup(&mut self, now: Moment, id: u32) {
         let epoch = self.relay.epoch();
         if self.relay.registration().is_none() {
             return;
         }
         let Some(peer) = self.peers.get_mut(id) else { return };
         let in_use = peer.has_session() && peer.in_use(now);
-        let wanted = !peer.queue.is_empty() || in_use || peer.asking.is_some();
+        let wanted = !peer.queue.is_empty() || in_use || peer.asking.is_some() || peer.called;
         let old = peer.learned_at.is_none_or(|at| now.since(at) >= LOOKUP_RENEWED);
-        let unknown = peer.record.is_none() || peer.transfer_epoch != epoch || peer.refresh || old;
+        let asked = peer.learned_at.is_some_and(|at| now.since(at) < UNVOUCHED_AGAIN);
+        let unvouched = peer.record.is_none() && !(peer.claimed().is_some() && asked);
+        let unknown = unvouched || peer.transfer_epoch != epoch || peer.refresh || old;
         if !wanted || !unknown {
             peer.lookup = None;
             return;
@@ -169,12 +192,9 @@ impl Gateway {
     }
 
     fn begin_asking(&mut self, now: Moment, id: u32) {
-        let epoch = self.relay.epoch();
-        let reachable = self.relay.place().is_some();
         let Some(peer) = self.peers.get(id) else { return };
-        if reachable
-            && peer.record.is_some()
-            && peer.transfer_epoch == epoch
+        if peer.key().is_some()
+            && peer.path_of_handshakes(now, &self.relay, &self.local, 0).is_some()
             && peer.asking.is_none()
             && peer.ask_at.is_none_or(|at| at <= now)
             && peer.wants_session(now)
@@ -184,14 +204,16 @@ impl Gateway {
     }
 
     /// Notes when to look again; forgets a peer that there is nothing to know of any more.
-    fn schedule_peer(&mut self, now: Moment, id: u32) {
+    pub(super) fn schedule_peer(&mut self, now: Moment, id: u32) {
         let registered = self.relay.registration().is_some();
+        let relay = self.has_relay_to(id);
         let Some(peer) = self.peers.get(id) else { return };
         let keyring = peer.keyring.as_ref();
         let empty = keyring.is_none_or(|keyring| keyring.is_empty());
         let absent = peer.absent_until.filter(|until| *until > now);
         let known_until = if peer.record.is_some() { Some(peer.used_at + FORGET_TIME) } else { None };
-        let kept = absent.max(known_until).filter(|until| *until > now);
+        let claimed_until = peer.claimed().map(|claim| claim.at + CLAIM_TIME);
+        let kept = absent.max(known_until).max(claimed_until).filter(|until| *until > now);
         if empty && peer.asking.is_none() && peer.lookup.is_none() && peer.queue.is_empty() && kept.is_none() {
             self.peers.remove(id);
             return;
@@ -208,8 +230,11 @@ impl Gateway {
             peer.lookup.map(|lookup| lookup.next_at).filter(|_| registered),
             ask_at.filter(|at| *at > now),
             if in_use { Some(now + TEND_INTERVAL) } else { None },
-            peer.has_session().then(|| peer.used_at + IDLE_TIME),
+            // One that may not be closed is looked at again later.
+            peer.has_session().then(|| (peer.used_at + IDLE_TIME).max(now + TEND_INTERVAL)),
             kept,
+            if peer.has_session() { peer.paths.next_timeout(now, in_use, relay) } else { None },
+            if peer.has_session() { peer.exchange.next_timeout() } else { None },
         ];
         if let Some(at) = due.into_iter().flatten().min() {
             self.peers.timers.by(id, at.max(now + LEAST));

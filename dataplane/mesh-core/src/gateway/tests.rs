@@ -1,13 +1,19 @@
 //! What the gateway does, shown by gateways and a real transfer in one process, and piece by piece.
 
+mod attackers;
+mod beacons;
 mod hostile;
 mod hostile_peer;
 mod lifecycle;
+mod network;
 mod order;
 mod packets;
+mod paths;
 mod pieces;
+mod reach;
 mod recordings;
 mod registering;
+mod searching;
 mod sessions;
 mod sockets;
 mod streams;

@@ -59,12 +59,13 @@ impl Gateway {
 
     fn handle_transfer_message(&mut self, now: Moment, counter: u64, message: Message) -> Result<(), DropReason> {
         match message {
-            Message::Registered { slot, observed, boot, change, ticket, .. } => {
+            Message::Registered { slot, observed, boot, change, ticket, other_port, .. } => {
                 self.check_decided(counter)?;
                 self.relay.ticket = ticket;
                 // Changes of this registration that overtook its first word were numbered from there.
                 let change = if self.check_counted(counter) { change } else { self.relay.change };
                 self.registered(now, slot, observed, boot, change);
+                self.observer_named(now, other_port);
             }
             Message::Refused { reason, .. } => {
                 self.check_decided(counter)?;
@@ -84,6 +85,12 @@ impl Gateway {
                     self.nobody_at(now, peer.slot);
                 }
                 self.found(now, peer);
+            }
+            Message::SearchGrant { request, target, seconds } => {
+                return self.search_granted(now, request, target, seconds);
+            }
+            Message::SearchRefused { request, wait_seconds } => {
+                return self.search_refused(now, request, wait_seconds);
             }
             Message::NotFound { request, target } => self.not_found(now, request, target),
             Message::Change { number, ip4, peer } => {
@@ -108,7 +115,14 @@ impl Gateway {
             | Message::Identity { .. }
             | Message::Confirm { .. }
             | Message::ProbeReply { .. }
-            | Message::Close { .. } => return Err(DropReason::UnknownMessage),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::Presence { .. }
+            | Message::PathProbe { .. }
+            | Message::PathReply { .. }
+            | Message::SearchRequest { .. }
+            | Message::SearchBegin { .. }
+            | Message::SearchReady { .. } => return Err(DropReason::UnknownMessage),
         }
         Ok(())
     }
@@ -159,6 +173,9 @@ impl Gateway {
         self.relay.version_told = false;
         self.relay.key_told = false;
         self.relay.silent_since = None;
+        if self.relay.registration.is_some_and(|before| before.observed != observed) {
+            self.moved(now);
+        }
         let since = self.relay.registration.filter(|_| !news).map_or(now, |registration| registration.since);
         self.relay.registration = Some(Registration { since, observed });
         self.life_shown();
@@ -168,10 +185,17 @@ impl Gateway {
         if news {
             self.tell(Event::Registered { transfer, observed, slot, first });
         }
+        self.collect_candidates(now);
         for id in self.peers.ids() {
             self.peers.timers.by(id, now);
         }
         self.tend_answers(now);
+    }
+
+    /// The transfer sees us elsewhere: what others saw before is of another mapping.
+    fn moved(&mut self, now: Moment) {
+        self.candidates.forget_seen();
+        self.observe(now);
     }
 
     fn registration_refused(&mut self, now: Moment, reason: RefusedReason) {
@@ -192,7 +216,8 @@ impl Gateway {
         if let Some(sent) = keepalives.sent_at
             && keepalives.seq == seq
         {
-            keepalives.took = now.since(sent);
+            let took = now.since(sent);
+            (keepalives.took, keepalives.measured) = (took, Some(took));
         }
         self.life_shown();
         self.relay.silent_since = None;
@@ -205,8 +230,10 @@ impl Gateway {
             self.drop_attempt();
         }
         self.relay.attempt_at = None;
-        if let Some(registration) = &mut self.relay.registration {
-            registration.observed = observed;
+        let before = self.relay.registration.as_mut().map(|old| std::mem::replace(&mut old.observed, observed));
+        if before.is_some_and(|before| before != observed) {
+            self.moved(now);
+            self.collect_candidates(now);
         }
         if self.relay.boot != Some(boot) {
             self.relay.attempt_at = Some(now);

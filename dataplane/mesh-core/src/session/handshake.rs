@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::PublicKey;
 use super::aead::RawKeys;
 use super::cipher::{Cipher, CipherSet};
-use super::token::NamespaceKeys;
+use super::token::{self, NamespaceKeys};
 use super::wipe::Wiped;
 
 /// The Noise protocol's name; it is hashed into every handshake.
@@ -129,6 +129,11 @@ impl StaticKey {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         &self.public
+    }
+
+    /// Bytes that follow from the key and `usage`, and that nobody else can know; at most 8160.
+    pub fn derive<const N: usize>(&self, usage: &str) -> [u8; N] {
+        token::derive_from_key(&self.secret, usage)
     }
 }
 

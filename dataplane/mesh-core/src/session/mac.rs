@@ -35,6 +35,35 @@ pub fn verify_mac1(keys: &NamespaceKeys, bytes: &[u8], mac: &[u8]) -> bool {
     mac1(keys, bytes).ct_eq(mac).into()
 }
 
+/// The key of the MACs of questions where one is seen, at one port of a transfer. Good for nothing else. Wiped when dropped.
+#[derive(Clone)]
+pub struct ObserverKey(Zeroizing<[u8; MAC_BYTES]>);
+
+impl ObserverKey {
+    /// That of a namespace: of the port of its number.
+    pub fn of(keys: &NamespaceKeys) -> Self {
+        Self(Zeroizing::new(hmac_half(keys.mac(), b"observe")))
+    }
+
+    /// The MAC of `bytes`.
+    pub fn mac(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
+        hmac_half(self.0.as_slice(), bytes)
+    }
+
+    /// Whether `mac` is that of `bytes`, in constant time.
+    pub fn verify(&self, bytes: &[u8], mac: &[u8]) -> bool {
+        self.mac(bytes).ct_eq(mac).into()
+    }
+}
+
+/// Two keys are equal when they make the same MACs.
+impl PartialEq for ObserverKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+    }
+}
+impl Eq for ObserverKey {}
+
 /// The second MAC: over all `bytes` before it, the first MAC included.
 pub fn mac2(cookie: &Cookie, bytes: &[u8]) -> [u8; MAC_BYTES] {
     hmac_half(cookie.0.as_slice(), bytes)
@@ -114,7 +143,7 @@ impl CookieJar {
     }
 }
 
-opaque_debug!(Cookie, CookieJar);
+opaque_debug!(Cookie, CookieJar, ObserverKey);
 
 /// What a cookie is bound to: the socket, the remote address (IPv4 as IPv4-mapped) and the remote port.
 pub fn endpoint_bytes(endpoint: &Endpoint) -> [u8; 20] {

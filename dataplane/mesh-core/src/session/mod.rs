@@ -26,6 +26,7 @@ macro_rules! opaque_debug {
 }
 
 pub mod aead;
+pub mod beacon;
 pub mod cipher;
 pub mod handshake;
 pub mod jobs;

@@ -71,7 +71,7 @@ impl PartialEq for StretchedToken {
 
 impl Eq for StretchedToken {}
 
-/// The keys of one namespace (a port of the transfer). About 150 bytes, derived in microseconds. Wiped when dropped.
+/// The keys of one namespace (a port of the transfer). About 180 bytes, derived in microseconds. Wiped when dropped.
 #[derive(Clone)]
 pub struct NamespaceKeys {
     namespace: u16,
@@ -79,6 +79,7 @@ pub struct NamespaceKeys {
     cookie: Zeroizing<[u8; 32]>,
     psk_transfer: Zeroizing<[u8; 32]>,
     psk_gateway: Zeroizing<[u8; 32]>,
+    beacon: Zeroizing<[u8; 32]>,
     /// The 40 bits behind `fd` (RFC 4193 section 3.2: the Global ID).
     ula: [u8; 5],
 }
@@ -106,6 +107,7 @@ impl NamespaceKeys {
             cookie: key(&prk, b"cookie"),
             psk_transfer: key(&prk, b"psk transfer"),
             psk_gateway,
+            beacon: key(&prk, b"beacon"),
             ula,
         }
     }
@@ -151,6 +153,14 @@ impl NamespaceKeys {
         &self.psk_transfer
     }
 
+    /// The key under which `sender` seals its beacons. Each has its own, so that their counters are nonces.
+    pub(super) fn beacon(&self, sender: &[u8; 16]) -> Zeroizing<[u8; 32]> {
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, self.beacon.as_slice()).extract(sender);
+        let mut key = Zeroizing::new([0; 32]);
+        expand(&prk, &[b"beacon of a sender"], key.as_mut_slice());
+        key
+    }
+
     /// The pre-shared key of handshakes among gateways.
     pub(super) fn psk_gateway(&self) -> &[u8; 32] {
         &self.psk_gateway
@@ -166,6 +176,14 @@ impl hkdf::KeyType for Length {
     fn len(&self) -> usize {
         self.0
     }
+}
+
+/// Bytes for one use of a static key, which serves for nothing but handshakes otherwise.
+pub(super) fn derive_from_key<const N: usize>(secret: &[u8; 32], usage: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"EasyMesh static key").extract(secret);
+    expand(&prk, &[usage.as_bytes()], &mut bytes);
+    bytes
 }
 
 fn expand(prk: &hkdf::Prk, info: &[&[u8]], out: &mut [u8]) {

@@ -74,6 +74,9 @@ impl Transfer {
             Message::Lookup { request, target } => {
                 return self.look_up(now, id, slot, request, target, room);
             }
+            Message::SearchRequest { request, target } => {
+                return self.search(now, id, slot, request, target, room);
+            }
             Message::Goodbye => drop(self.remove_member(now, from.socket, slot.index, LeftReason::Goodbye, true)),
             Message::Probe { seq } => return self.answer(id, &Message::ProbeReply { seq }, room),
             Message::ProbeReply { seq } => {
@@ -91,7 +94,15 @@ impl Transfer {
             | Message::Change { .. }
             | Message::Identity { .. }
             | Message::Confirm { .. }
-            | Message::Close { .. } => return Err(DropReason::UnknownMessage),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::Presence { .. }
+            | Message::PathProbe { .. }
+            | Message::PathReply { .. }
+            | Message::SearchGrant { .. }
+            | Message::SearchRefused { .. }
+            | Message::SearchBegin { .. }
+            | Message::SearchReady { .. } => return Err(DropReason::UnknownMessage),
         }
         Ok(())
     }

@@ -9,13 +9,18 @@
 //! Nothing is locked: changes and what is handed over are messages, and none is sent for a datagram that is forwarded.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use mesh_wire::frame::FrameType;
 
 use super::forward::{self, Verdict};
 use super::slots::{Place, SlotTable};
-use super::{Reply, Transfer};
+use super::{Reply, Transfer, observe};
 use crate::drops::DropReason;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Slab, SocketId};
+use crate::session::mac::ObserverKey;
+use crate::session::token::NamespaceKeys;
 
 /// Datagrams that wait to be handed over at one time; what does not fit is lost, as on any network.
 const HANDED_MAX: usize = 256;
@@ -28,6 +33,7 @@ const HANDED_BYTES_MAX: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Mirror {
     number: u16,
+    keys: Arc<NamespaceKeys>,
     slots: SlotTable,
     datagrams: u64,
     bytes: u64,
@@ -82,16 +88,16 @@ impl Transfer {
         true
     }
 
-    /// Lets the socket `socket` stand for a mirror of the namespace `namespace`, which another thread is home to.
-    pub fn add_mirror(&mut self, socket: SocketId, namespace: u16) {
+    /// Lets the socket `socket` stand for a mirror of the namespace `namespace` with these keys, which another thread is home to.
+    pub fn add_mirror(&mut self, socket: SocketId, namespace: u16, keys: impl Into<Arc<NamespaceKeys>>) {
         self.remove_namespace(socket);
         let at = usize::from(socket.0);
         if self.mirrors.len() <= at {
             self.mirrors.resize_with(at + 1, || None);
         }
         self.mirrored.insert(namespace, socket);
-        self.mirrors[at] =
-            Some(Box::new(Mirror { number: namespace, slots: SlotTable::new(socket), datagrams: 0, bytes: 0 }));
+        let (keys, slots) = (keys.into(), SlotTable::new(socket));
+        self.mirrors[at] = Some(Box::new(Mirror { number: namespace, keys, slots, datagrams: 0, bytes: 0 }));
     }
 
     /// The next change of a table that is mirrored elsewhere.
@@ -160,7 +166,7 @@ impl Transfer {
         from: Endpoint,
         arrival: &Arrival,
         train: &[u8],
-        actions: &mut Vec<Action>,
+        reply: &mut Reply<'_, '_>,
     ) {
         let stride = arrival.segment_bytes.max(1);
         let mirror = self.mirrors.get_mut(usize::from(from.socket.0)).and_then(Option::as_deref_mut);
@@ -179,7 +185,13 @@ impl Transfer {
                     mirror.datagrams += datagrams;
                     mirror.bytes += bytes;
                     self.counters.note_run(datagrams, bytes);
-                    actions.push(Action::Forward { bytes: at..end, segment_bytes: stride, to, tos: arrival.tos });
+                    reply.actions.push(Action::Forward { bytes: at..end, segment_bytes: stride, to, tos: arrival.tos });
+                }
+                Verdict::Receive if train[at] == FrameType::Observe.byte() => {
+                    let key = ObserverKey::of(&mirror.keys);
+                    if let Err(reason) = observe::answer(&key, from, &train[at..end], reply) {
+                        self.drops.count(reason);
+                    }
                 }
                 Verdict::Receive | Verdict::Refuse(..)
                     if self.handed.len() < HANDED_MAX && end - at <= HANDED_BYTES_MAX =>

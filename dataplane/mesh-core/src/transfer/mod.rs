@@ -7,11 +7,11 @@
 //! 1. `forward.rs`: datagrams between gateways, in runs, by the table in `slots.rs`; `moves.rs`: those that a move overtook;
 //! 2. `handshake.rs`: who is it;
 //! 3. `control.rs`, on the sessions in `links.rs`: what does it say;
-//! 4. `registry.rs` with `tickets.rs`: who holds which address; `lookups.rs`: who is told;
+//! 4. `registry.rs` with `tickets.rs`: who holds which address; `lookups.rs`: who is told; `searches.rs`: who may search for a peer;
 //! 5. `members.rs`: the many who hold one, in little memory each, by `compact.rs` and `exits.rs`;
 //! 6. `timers.rs`, `limits.rs`: when, and how often at most.
 //!
-//! `mirror.rs` is for namespaces that several threads share.
+//! `mirror.rs` is for namespaces that several threads share; `observe.rs` tells where a gateway is seen.
 //!
 //! Memory is bounded everywhere, and nothing at all is remembered of an address that has not proven itself. No answer is longer
 //! than its request. What a member at a proven address is told unasked (changes, probes, that it is displaced) answers nobody.
@@ -52,7 +52,9 @@ mod members;
 mod mirror;
 mod moves;
 mod namespace;
+mod observe;
 mod registry;
+mod searches;
 mod slots;
 #[cfg(feature = "slow")]
 mod slow;
@@ -74,6 +76,7 @@ use links::LinkId;
 use mirror::Mirror;
 use moves::Moves;
 use namespace::Namespace;
+use searches::Searches;
 use spaces::Spaces;
 use tickets::TicketOffice;
 use timers::{Timer, Timers};
@@ -136,6 +139,7 @@ pub struct Transfer {
     out: VecDeque<(Endpoint, Vec<u8>)>,
     events: VecDeque<Event>,
     notices: NoticeLimit,
+    searches: Searches,
     errors: Bucket,
     counters: Counters,
     drops: Drops,
@@ -174,6 +178,7 @@ impl Transfer {
             out: VecDeque::new(),
             events: VecDeque::new(),
             notices,
+            searches: Searches::default(),
             errors: Bucket::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             counters: Counters::default(),
             drops: Drops::default(),
@@ -272,7 +277,7 @@ impl Transfer {
             let mut end = (at + stride).min(train.len());
             let Some(space) = self.spaces.get_mut(from.socket) else {
                 debug_assert!(at == 0, "no datagram ends its namespace");
-                return self.receive_mirrored(from, arrival, train, reply.actions);
+                return self.receive_mirrored(from, arrival, train, reply);
             };
             match self.moves.judge(now, &train[at..end], &from, &space.slots) {
                 Verdict::Forward { source, to } => {
@@ -315,12 +320,15 @@ impl Transfer {
             FirstByte::Frame(FrameType::HandshakeInit) => self.receive_init(now, from, datagram, reply),
             FirstByte::Frame(FrameType::HandshakeFinal) => self.receive_final(from, datagram, reply),
             FirstByte::Frame(FrameType::Control) => self.receive_control(now, from, datagram, reply),
+            FirstByte::Frame(FrameType::Observe) => self.receive_observe(from, datagram, reply),
             FirstByte::Frame(
                 FrameType::Data
                 | FrameType::HandshakeResponse
                 | FrameType::CookieReply
                 | FrameType::RegisterAgain
-                | FrameType::Error,
+                | FrameType::Error
+                | FrameType::Beacon
+                | FrameType::Observed,
             ) => Err(DropReason::UnexpectedType),
             FirstByte::UnknownType => Err(DropReason::UnknownType),
             FirstByte::FirstEdition => Err(DropReason::FirstEdition),

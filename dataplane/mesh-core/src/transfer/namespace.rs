@@ -22,6 +22,8 @@ pub(super) struct Namespace {
     /// Its number: the port.
     pub(super) number: u16,
     pub(super) keys: Arc<NamespaceKeys>,
+    /// Another port of this transfer that members may ask where it sees them.
+    pub(super) other_port: Option<u16>,
     /// What the forwarding path reads.
     pub(super) slots: SlotTable,
     pub(super) members: Members,
@@ -119,6 +121,7 @@ impl Namespace {
         Self {
             number,
             keys,
+            other_port: None,
             slots: SlotTable::new(socket),
             members: Members::new(hasher),
             leases_due: None,
@@ -150,6 +153,9 @@ impl Namespace {
     pub(super) fn record(&self, slot: Slot) -> Option<PeerRecord> {
         let member = self.member_at(slot)?;
         let (key, name) = (*member.key(), member.name.as_str().to_owned());
-        Some(PeerRecord { ip4: member.ip4(), key, slot, boot: member.boot, name })
+        // Who came over TCP is seen at this machine's own address.
+        let endpoint = self.slots.endpoint_of(slot).map(|endpoint| endpoint.remote);
+        let observed = endpoint.filter(|remote| !remote.ip().is_loopback());
+        Some(PeerRecord { ip4: member.ip4(), key, slot, boot: member.boot, name, observed })
     }
 }

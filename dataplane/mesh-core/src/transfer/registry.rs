@@ -212,6 +212,7 @@ impl Transfer {
             lease_seconds: LEASE.as_secs() as u16,
             change: member.change,
             ticket: ticket.into(),
+            other_port: space.other_port,
         };
         self.answer_registration(id, &registered, room);
     }

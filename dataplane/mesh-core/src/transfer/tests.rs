@@ -9,4 +9,5 @@ mod lookups;
 mod mirror;
 mod padding;
 mod registration;
+mod searches;
 mod world;

@@ -117,7 +117,7 @@ mod linux {
         let mesh = interfaces.iter().find(|interface| interface.name == "mesh0").context("home has no mesh0")?;
         println!("{mesh}");
 
-        println!("\n[home -> office] {} MB by TCP through the relay", COPY_BYTES / 1_000_000);
+        println!("\n[home -> office] {} MB by TCP", COPY_BYTES / 1_000_000);
         println!("{}", tcp_copy(&home, &office, IpAddr::V4(FIRST), COPY_BYTES, 1)?);
 
         println!("\n[home] gateway status");

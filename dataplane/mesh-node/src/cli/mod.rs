@@ -1,4 +1,4 @@
-//! The command line: Go-style flags, the verb `status`, exit codes.
+//! The command line: Go-style flags, the verbs `status` and `netcheck`, exit codes.
 //!
 //! Errors are one line, `cause: remedy`. Exit code 2 means the command line (or the file or variable that stands for it) is
 //! wrong, 1 anything else.
@@ -60,11 +60,22 @@ pub enum Command<O> {
     Help(String),
 }
 
-/// The verb `status`.
+/// What is wanted to be seen of a running program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The verb `status`: all of it.
+    Status,
+    /// The verb `netcheck` of a gateway: the network around it.
+    Netcheck,
+}
+
+/// The verbs `status` and `netcheck`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusQuery {
     /// Of which program.
     pub program: Program,
+    /// What of it.
+    pub view: View,
     /// JSON instead of a table.
     pub json: bool,
     /// Again each second.
@@ -134,11 +145,16 @@ impl Words {
         program: Program,
         options: impl FnOnce(&Settings) -> Result<O, Failure>,
     ) -> Result<Command<O>, Failure> {
-        if self.words.first().is_some_and(|word| word == "status") {
+        let view = match (self.words.first().map(String::as_str), program) {
+            (Some("status"), _) => Some(View::Status),
+            (Some("netcheck"), Program::Gateway) => Some(View::Netcheck),
+            _ => None,
+        };
+        if let Some(view) = view {
             let given = parse(&self.words[1..], program, program.status_flags())?;
             let settings = Settings::from_flags(program.status_flags(), given);
             if settings.switch("help")? {
-                return Ok(Command::Help(usage::status_usage(program, &self.called_as)));
+                return Ok(Command::Help(usage::status_usage(program, view, &self.called_as)));
             }
             let only = match program {
                 Program::Transfer => {
@@ -147,7 +163,7 @@ impl Words {
                 Program::Gateway => Some(settings.text("ip").to_owned()).filter(|ip| !ip.is_empty()),
             };
             let (json, watch) = (settings.switch("json")?, settings.switch("watch")?);
-            return Ok(Command::Status(StatusQuery { program, json, watch, only }));
+            return Ok(Command::Status(StatusQuery { program, view, json, watch, only }));
         }
         let flags = program.run_flags();
         let given = parse(&self.words, program, &flags)?;
@@ -215,7 +231,9 @@ fn explain(error: &clap::Error) -> String {
         glued.map_or(text, |name| format!("-{name}…"))
     };
     match context(ContextKind::SuggestedArg) {
-        _ if what == "status" => "the verb status comes first: write it before the flags".into(),
+        _ if what == "status" || what == "netcheck" => {
+            format!("the verb {what} comes first: write it before the flags")
+        }
         _ if !what.starts_with('-') => {
             "a word belongs to no flag: put values with spaces in single quotes; -help lists flags and verbs".into()
         }

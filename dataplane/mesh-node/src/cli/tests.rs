@@ -27,11 +27,11 @@ fn status_has_its_own_flags() {
     let (json, watch) = (true, true);
     assert_eq!(
         query(Program::Gateway, &["status", "--json", "-watch", "-ip", "172.168.3.1"]),
-        StatusQuery { program: Program::Gateway, json, watch, only: Some("172.168.3.1".into()) }
+        StatusQuery { program: Program::Gateway, view: View::Status, json, watch, only: Some("172.168.3.1".into()) }
     );
     assert_eq!(
         query(Program::Transfer, &["status"]),
-        StatusQuery { program: Program::Transfer, json: false, watch: false, only: None }
+        StatusQuery { program: Program::Transfer, view: View::Status, json: false, watch: false, only: None }
     );
     assert_eq!(query(Program::Transfer, &["status", "-bind=9000"]).only.as_deref(), Some("9000"));
     assert!(matches!(read(Program::Gateway, &["status", "-h"]), Ok(Command::Help(_))));

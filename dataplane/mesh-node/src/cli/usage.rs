@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::View;
 use super::flags::{Flag, Kind, Program};
 
 /// The whole text for `-help`: first the lines of the first EasyMesh word for word, then what was added.
@@ -15,9 +16,15 @@ pub fn usage(program: Program, called_as: &str) -> String {
         Program::Transfer => "-bind PORT",
         Program::Gateway => "-ip ADDRESS",
     };
+    let netcheck = match program {
+        Program::Transfer => String::new(),
+        Program::Gateway => format!(
+            "  {name} netcheck [-json] [-watch] [{which}]\n        what the running {name} knows of the network around it\n"
+        ),
+    };
     let _ = write!(
         text,
-        "\nVerbs:\n  {name} status [-json] [-watch] [{which}]\n        what the running {name} is doing\n\n\
+        "\nVerbs:\n  {name} status [-json] [-watch] [{which}]\n        what the running {name} is doing\n{netcheck}\n\
          A flag may be written -name value, -name=value or --name value, given as EASYMESH_NAME in the environment\n\
          (EASYMESH_TOKEN keeps the token out of process listings) or as a key of the -config file, in this order.\n\
          Put tokens in single quotes: in double quotes the shell replaces $ and what follows it.\n"
@@ -25,9 +32,13 @@ pub fn usage(program: Program, called_as: &str) -> String {
     text
 }
 
-/// The text for `status -help`.
-pub fn status_usage(program: Program, called_as: &str) -> String {
-    let mut text = format!("Usage of {called_as} status:\n");
+/// The text for `status -help` and `netcheck -help`.
+pub fn status_usage(program: Program, view: View, called_as: &str) -> String {
+    let verb = match view {
+        View::Status => "status",
+        View::Netcheck => "netcheck",
+    };
+    let mut text = format!("Usage of {called_as} {verb}:\n");
     list(&mut text, program.status_flags());
     text
 }
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn status_has_its_own_usage() {
-        let text = status_usage(Program::Gateway, "gateway");
+        let text = status_usage(Program::Gateway, View::Status, "gateway");
         assert!(text.starts_with("Usage of gateway status:\n  -help\n        usage\n  -ip string\n"), "{text}");
     }
 }

@@ -123,6 +123,19 @@ fn what_is_wrong_is_named() {
         (&["-ip", "224.0.0.1"], "no address for a host"),
         (&["-ip", "10.0.0.1/31"], "outside /8../30"),
         (&["-trans", "host"], "-trans: host has no port"),
+        (
+            &["-path", "wlan"],
+            "-path: \"wlan\" is no path: give auto, relay, direct or lan, and for some peers as in -path auto,172.168.3.2=relay",
+        ),
+        (
+            &["-path", "auto,relay"],
+            "-path: \"relay\" names no peer: the path of all comes first, as in -path auto,172.168.3.2=relay",
+        ),
+        (
+            &["-path", "auto,nas=relay"],
+            "-path: \"nas\" is no virtual address: give one as in -path auto,172.168.3.2=relay",
+        ),
+        (&["-mapping", "upnp"], "-mapping upnp does not exist: give auto or off"),
         (&["-mtu", "576"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),
         (&["-mtu", "abc"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),
         (&["-mtu", "65536"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),

@@ -1,5 +1,6 @@
 //! The main thread of a gateway: it resolves names, tells events, and looks after the sockets.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -7,16 +8,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use mesh_core::gateway::{Event, Gateway};
+use mesh_core::gateway::{Event, Gateway, LocalAddress};
 use mesh_core::session::PublicKey;
+use mesh_core::session::mac::ObserverKey;
+use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 
+use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
+use super::mapping::PortMapping;
 use super::sockets::{Exchanged, Outlet};
 use super::tcp::Tcp;
 use crate::config::GatewayOptions;
+use crate::iface::candidates::local_addresses;
+use crate::iface::watch::{DefaultRoute, Snapshot};
 use crate::iface::{self, Interface, Outside, Route};
 use crate::log::{announce, announce_warning};
 use crate::mailbox::Mailbox;
+use crate::mapping;
 use crate::pump::Flow;
 use crate::resolve::resolve;
 use crate::select::Make;
@@ -32,8 +40,20 @@ pub(super) enum Wake {
     /// Something the state machine said, with the key of the transfer if it knows one.
     Event(Event, Option<PublicKey>),
     Resolved(io::Result<Vec<SocketAddr>>),
+    /// The network may be another now.
+    Network(Snapshot),
     /// The outside sockets are others now.
     Exchanged(anyhow::Result<Exchanged>),
+    /// What the router says.
+    Mapping(mapping::Report),
+}
+
+/// The ways out of the machine.
+pub(super) struct Ways {
+    pub(super) outlet: Outlet,
+    pub(super) around: Around,
+    pub(super) tcp: Tcp,
+    pub(super) mapping: PortMapping,
 }
 
 /// The main thread's life: until it is told to stop, or something it cannot do without is gone.
@@ -43,11 +63,18 @@ pub(super) struct Life<'a, E: Make> {
     mailbox: &'a Mailbox<E, Gateway>,
     wakes: mpsc::Sender<Wake>,
     outlet: Outlet,
+    around: Around,
+    beacons: BeaconSockets,
     tcp: Tcp,
     /// Whether the registration goes over TCP.
     over_tcp: bool,
+    /// Keys of other ports of the transfer are made from it.
+    token: StretchedToken,
+    mapping: PortMapping,
     /// Whether the resolver is at work.
     resolving: bool,
+    /// Whether it is to be asked once more: the network is another than when it was asked.
+    resolve_again: bool,
     /// Whether it was told that the name does not resolve.
     unresolved: bool,
     /// Whether it was told why the transfer is of no use: its silence has a cause then.
@@ -64,9 +91,10 @@ impl<'a, E: Make> Life<'a, E> {
         state: &'a StateDirectory,
         mailbox: &'a Mailbox<E, Gateway>,
         wakes: mpsc::Sender<Wake>,
-        outlet: Outlet,
-        tcp: Tcp,
+        ways: Ways,
+        token: StretchedToken,
     ) -> Self {
+        let Ways { outlet, around, tcp, mapping } = ways;
         tcp.target().set_places(outlet.places());
         Self {
             options,
@@ -74,14 +102,41 @@ impl<'a, E: Make> Life<'a, E> {
             mailbox,
             wakes,
             outlet,
+            around,
+            beacons: BeaconSockets::default(),
             tcp,
             over_tcp: false,
+            token,
+            mapping,
             resolving: false,
+            resolve_again: false,
             unresolved: false,
             cause_told: false,
             silence_due: None,
             told_route: None,
         }
+    }
+
+    /// Opens the sockets for beacons that these interfaces ask for.
+    fn open_beacons(&mut self, snapshot: &Snapshot) {
+        self.beacons.look(self.outlet.outside(), snapshot, self.mailbox);
+    }
+
+    /// Asks the router for our port; `again`: even if it was asked for that before.
+    fn look_after_mapping(&mut self, again: bool) {
+        let port = self.outlet.port_ipv4();
+        self.mapping.look(self.outlet.outside(), &self.around, port, again);
+    }
+
+    /// Begins what has to do with the network around, which is this.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot) {
+        self.open_beacons(snapshot);
+        self.look_after_mapping(true);
+    }
+
+    /// What has to be ended in its own time, and what has to outlive the data thread.
+    pub(super) fn end(self) -> (Tcp, PortMapping) {
+        (self.tcp, self.mapping)
     }
 
     /// Goes on until the program is to end.
@@ -98,32 +153,51 @@ impl<'a, E: Make> Life<'a, E> {
                 }
                 Wake::Resolved(result) => self.resolved(result),
                 Wake::Event(event, key) => self.event(event, key)?,
+                Wake::Network(snapshot) => self.network(&snapshot),
                 Wake::Exchanged(outcome) => {
-                    self.outlet.exchanged(outcome);
+                    if self.outlet.exchanged(outcome) {
+                        self.look();
+                    }
                     self.tcp.target().set_places(self.outlet.places());
+                    self.look_after_mapping(false);
                 }
+                Wake::Mapping(report) => self.mapping.reported(report, self.mailbox),
             }
         }
     }
 
-    /// Ends it, and gives back what has to outlive the data thread.
-    pub(super) fn end(self) -> Tcp {
-        self.tcp
+    /// Looks whether the interfaces ask for other sockets.
+    fn look(&mut self) {
+        match iface::list() {
+            Ok(interfaces) => self.look_after_sockets(&interfaces),
+            Err(error) => tracing::info!(%error, "the network interfaces cannot be listed"),
+        }
     }
 
-    /// Looks at the interfaces, and whether they ask for other sockets.
-    fn look(&mut self) -> Vec<Interface> {
-        let interfaces = match iface::list() {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                tracing::info!(%error, "the network interfaces cannot be listed");
-                return Vec::new();
-            }
-        };
+    fn look_after_sockets(&mut self, interfaces: &[Interface]) {
         let wakes = self.wakes.clone();
         // The main thread ends first, and there is nobody to tell then.
-        self.outlet.look(&interfaces, self.mailbox, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
-        interfaces
+        self.outlet.look(interfaces, self.mailbox, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
+    }
+
+    /// Something of the network has changed: it may concern us.
+    fn network(&mut self, snapshot: &Snapshot) {
+        self.look_after_sockets(&snapshot.interfaces);
+        self.open_beacons(snapshot);
+        let around = Around::new(self.outlet.outside(), snapshot);
+        if self.around == around {
+            return;
+        }
+        tracing::info!(addresses = %around, "the network outside has changed");
+        let addresses = around.addresses.clone();
+        self.around = around;
+        self.look_after_mapping(true);
+        self.mailbox.send(move |_, gateway: &mut Gateway, now| {
+            gateway.network_changed(now, &addresses);
+            Flow::Continue
+        });
+        self.resolve_again = self.resolving;
+        self.resolve();
     }
 
     /// Asks the resolver on a thread of its own: it may take its time, and there is one question at a time.
@@ -141,6 +215,9 @@ impl<'a, E: Make> Life<'a, E> {
 
     fn resolved(&mut self, result: io::Result<Vec<SocketAddr>>) {
         self.resolving = false;
+        if std::mem::take(&mut self.resolve_again) {
+            self.resolve();
+        }
         match result {
             Ok(mut addresses) => {
                 if std::mem::take(&mut self.unresolved) {
@@ -201,6 +278,9 @@ impl<'a, E: Make> Life<'a, E> {
                 (self.cause_told, self.silence_due) = (false, None);
                 // Over TCP it sees an address of its own machine.
                 let way = if self.over_tcp { "over TCP".into() } else { format!("seen at {observed}") };
+                if !self.over_tcp {
+                    self.mapping.seen_at(observed);
+                }
                 let line = format!("registered with {trans} ({transfer}) as {}, {way}", self.options.ip);
                 if first {
                     announce(line)
@@ -233,6 +313,7 @@ impl<'a, E: Make> Life<'a, E> {
             Event::TransferSilent { .. } => self.tell_silence(),
             Event::TransferBack => {
                 (self.cause_told, self.silence_due) = (false, None);
+                self.mapping.check();
                 announce(format_args!("{trans} answers"));
             }
             Event::StreamWanted(wanted) => self.tcp.wanted(wanted, self.mailbox),
@@ -256,7 +337,19 @@ impl<'a, E: Make> Life<'a, E> {
                     "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
                 ));
             }
-            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Impostor { .. } => tell(&event),
+            Event::OpenSockets { count } => self.outlet.open_more(count, self.mailbox),
+            Event::ObserverKeyWanted { port } => {
+                let key = ObserverKey::of(&NamespaceKeys::derive(&self.token, port, None));
+                self.mailbox.send(move |_, gateway: &mut Gateway, now| {
+                    gateway.set_observer_key(now, port, key);
+                    Flow::Continue
+                });
+            }
+            // The data thread has done it.
+            Event::CloseSockets(_) => {}
+            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                tell(&event);
+            }
         }
         Ok(())
     }
@@ -279,4 +372,27 @@ fn prefer_reachable(addresses: &mut [SocketAddr], name: &str) {
     let Some(interface) = interfaces.iter().find(|interface| interface.name == name) else { return };
     let (ipv4, ipv6) = iface::usable(interface);
     addresses.sort_by_key(|address| if address.is_ipv4() { ipv4.is_none() } else { ipv6.is_none() });
+}
+
+/// What of the network concerns a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Around {
+    pub(super) addresses: Vec<LocalAddress>,
+    pub(super) ipv4: Option<DefaultRoute>,
+    ipv6: Option<DefaultRoute>,
+}
+
+impl Around {
+    pub(super) fn new(outside: &Outside, snapshot: &Snapshot) -> Self {
+        let Snapshot { interfaces: _, ipv4, ipv6 } = snapshot;
+        Self { addresses: local_addresses(outside, snapshot), ipv4: *ipv4, ipv6: *ipv6 }
+    }
+}
+
+impl fmt::Display for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<String> = self.addresses.iter().map(|local| local.address.to_string()).collect();
+        f.write_str(if addresses.is_empty() { "none" } else { "" })?;
+        f.write_str(&addresses.join(", "))
+    }
 }

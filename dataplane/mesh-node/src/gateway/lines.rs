@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use mesh_core::gateway::Event;
+use mesh_core::gateway::{Event, PathKind};
 use mesh_wire::message::RefusedReason;
 
 use crate::config::GatewayOptions;
@@ -45,6 +45,12 @@ pub(super) fn tell(event: &Event) {
             tracing::info!(peer = %ip4, key = %hex::encode(&key[..4]), verified, "session");
         }
         Event::PeerDown { ip4 } => tracing::info!(peer = %ip4, "session ended"),
+        Event::PathChanged { ip4, kind: PathKind::Relay, .. } => tracing::info!(peer = %ip4, "reached by the relay"),
+        Event::PathChanged { ip4, kind, endpoint } => {
+            let way = if *kind == PathKind::Lan { "over the local network" } else { "directly" };
+            let endpoint = endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
+            tracing::info!(peer = %ip4, endpoint, "reached {way}");
+        }
         Event::Impostor { ip4 } => {
             tracing::warn!(peer = %ip4, "someone with another key is in the place of a peer: refused")
         }
@@ -56,7 +62,10 @@ pub(super) fn tell(event: &Event) {
         | Event::StreamWanted(_)
         | Event::OverTcp { .. }
         | Event::TransferKeyChanged
-        | Event::VersionMismatch { .. } => {}
+        | Event::VersionMismatch { .. }
+        | Event::OpenSockets { .. }
+        | Event::CloseSockets(_)
+        | Event::ObserverKeyWanted { .. } => {}
     }
 }
 

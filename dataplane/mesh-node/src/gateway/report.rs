@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use mesh_core::gateway::Gateway;
 
+use super::mapping::ShownMapping;
 use super::sockets::Shown;
 use crate::helpers::Helpers;
 use crate::iface::{self, Outside};
@@ -32,6 +33,7 @@ pub(super) struct Report<E: Make> {
     pub(super) sockets: Shown,
     /// What bridges over TCP did.
     pub(super) tcp: Arc<Counts>,
+    pub(super) mapping: ShownMapping,
     pub(super) started: Instant,
     pub(super) log: DroppedLines,
 }
@@ -66,6 +68,7 @@ impl<E: Make> Report<E> {
             tied: self.outside != Outside::Routed,
             route,
             tcp: self.tcp.report(),
+            mapping: self.mapping.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             gateway,
         })
     }

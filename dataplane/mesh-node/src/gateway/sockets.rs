@@ -27,6 +27,8 @@ pub(super) struct Outlet {
     settled: Places,
     /// Whether the data thread was told to exchange them and has not answered.
     exchanging: bool,
+    /// Whether the interfaces were looked at meanwhile.
+    looked: bool,
     /// Whether it was told that there are none.
     refused: bool,
     shown: Shown,
@@ -53,7 +55,10 @@ impl Outlet {
         let bound = outside::bind_at_start(&places, &ports)?;
         let shown = Arc::new(Mutex::new(bound.addresses()));
         let settled = bound.settled;
-        Ok((Self { outside, can_be_tied, ports, settled, exchanging: false, refused: false, shown }, bound))
+        Ok((
+            Self { outside, can_be_tied, ports, settled, exchanging: false, looked: false, refused: false, shown },
+            bound,
+        ))
     }
 
     pub(super) fn outside(&self) -> &Outside {
@@ -63,6 +68,12 @@ impl Outlet {
     /// Where there are sockets.
     pub(super) fn places(&self) -> Places {
         self.settled
+    }
+
+    /// The port of the socket for IPv4.
+    pub(super) fn port_ipv4(&self) -> Option<u16> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.iter().find(|address| address.is_ipv4()).map(SocketAddr::port)
     }
 
     pub(super) fn shown(&self) -> Shown {
@@ -77,6 +88,7 @@ impl Outlet {
         done: impl FnOnce(anyhow::Result<Exchanged>) + Send + 'static,
     ) {
         let Some(places) = Places::wanted(&self.outside, interfaces, self.can_be_tied) else { return };
+        self.looked = self.exchanging;
         if self.exchanging || places == self.settled {
             return;
         }
@@ -88,8 +100,22 @@ impl Outlet {
         });
     }
 
-    /// The data thread has answered.
-    pub(super) fn exchanged(&mut self, outcome: anyhow::Result<Exchanged>) {
+    /// Binds so many more sockets for IPv4 as the one there is, and hands them to the engine and the gateway.
+    pub(super) fn open_more<E: Make>(&self, count: u32, mailbox: &Mailbox<E, Gateway>) {
+        let bound = self.settled.ipv4.map(|place| outside::bind_more(place, count as usize)).unwrap_or_default();
+        mailbox.send(move |engine, gateway: &mut Gateway, now| {
+            let added = bound.into_iter().map_while(|socket| {
+                let unspecified = socket.local_addr().is_ok_and(|address| address.ip().is_unspecified());
+                let refused = |error: &std::io::Error| tracing::info!(%error, "the engine takes no more sockets");
+                engine.add_socket(socket, unspecified).inspect_err(refused).ok()
+            });
+            gateway.sockets_opened(now, &added.collect::<Vec<_>>());
+            Flow::Continue
+        });
+    }
+
+    /// The data thread has answered; whether the interfaces have to be looked at once more.
+    pub(super) fn exchanged(&mut self, outcome: anyhow::Result<Exchanged>) -> bool {
         self.exchanging = false;
         let Exchanged { addresses, settled } = match outcome {
             Ok(exchanged) => {
@@ -107,6 +133,7 @@ impl Outlet {
         };
         self.settled = settled;
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        std::mem::take(&mut self.looked)
     }
 }
 
@@ -121,8 +148,8 @@ pub(super) fn add<E: Make>(engine: &mut E, bound: Bound) -> anyhow::Result<Socke
             .with_context(|| format!("the engine does not take the socket at {address}"))?;
         engine.note_buffers(id);
         match address {
-            SocketAddr::V4(_) => ids.ipv4 = Some(id),
-            SocketAddr::V6(_) => ids.ipv6 = Some(id),
+            SocketAddr::V4(address) => (ids.ipv4, ids.ports.0) = (Some(id), address.port()),
+            SocketAddr::V6(address) => (ids.ipv6, ids.ports.1) = (Some(id), address.port()),
         }
     }
     Ok(ids)
@@ -135,6 +162,15 @@ pub(super) fn add_stream<E: Make>(engine: &mut E, socket: UdpSocket) -> anyhow::
     Ok(id)
 }
 
+/// Closes sockets that [`Outlet::open_more`] opened.
+pub(super) fn close<E: Make>(engine: &mut E, sockets: &[SocketId]) {
+    for socket in sockets {
+        if let Err(error) = engine.remove_socket(*socket) {
+            tracing::warn!(%error, "a socket is not closed");
+        }
+    }
+}
+
 /// Closes the sockets there are, and binds others to the same port. They cannot be there both at once: one of them may be bound to an
 /// address, and the other to all.
 fn exchange<E: Make>(
@@ -144,7 +180,7 @@ fn exchange<E: Make>(
     places: &Places,
     ports: &[u16],
 ) -> anyhow::Result<Exchanged> {
-    let Sockets { ipv4, ipv6, stream: _ } = gateway.sockets();
+    let Sockets { ipv4, ipv6, .. } = gateway.sockets();
     for old in [ipv4, ipv6].into_iter().flatten() {
         if let Err(error) = engine.remove_socket(old) {
             tracing::warn!(%error, "a socket is not closed");

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
-use super::netlink::{Attributes, Message, Netlink, read_u32};
-use super::{Interface, Network, OURS_PREFIX};
+use super::netlink::{Attributes, Message, Netlink, append_attribute, read_u32};
+use super::watch::{DefaultRoute, FAR_IPV4, FAR_IPV6, GATHER, Snapshot};
+use super::{Interface, Network, OURS_PREFIX, Outside};
 
-/// Of `struct ifinfomsg` and `struct ifaddrmsg`.
+/// Of `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtmsg`.
 const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
+const ROUTE_BYTES: usize = 12;
 /// What the kernel calls a TUN interface (`IFLA_INFO_KIND`).
 const TUN: &[u8] = b"tun";
 
@@ -17,7 +20,11 @@ const UNUSABLE: u32 = libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED;
 
 /// All interfaces with their addresses, in the kernel's order.
 pub(super) fn list() -> io::Result<Vec<Interface>> {
-    let mut netlink = Netlink::open()?;
+    list_by(&mut Netlink::open(0)?)
+}
+
+/// The same over a connection that is there.
+fn list_by(netlink: &mut Netlink) -> io::Result<Vec<Interface>> {
     let mut interfaces =
         netlink.list(libc::RTM_GETLINK, &[0; LINK_BYTES], Vec::new, |interfaces: &mut Vec<Interface>, message| {
             interfaces.extend(read_link(message));
@@ -33,6 +40,89 @@ pub(super) fn list() -> io::Result<Vec<Interface>> {
         }
     }
     Ok(interfaces)
+}
+
+/// All that matters of the network, as seen by what is bound as `outside` says.
+pub(super) fn look(outside: &Outside) -> io::Result<Snapshot> {
+    let mut netlink = Netlink::open(0)?;
+    let interfaces = list_by(&mut netlink)?;
+    let tied = outside.interface(&interfaces).map(|interface| interface.index);
+    let mut route = |to: IpAddr| match (outside, tied) {
+        // The interface is away.
+        (Outside::Interface { .. }, None) => Ok(None),
+        _ => route_to(&mut netlink, to, tied),
+    };
+    let (ipv4, ipv6) = (route(FAR_IPV4.into())?, route(FAR_IPV6.into())?);
+    Ok(Snapshot { interfaces, ipv4, ipv6 })
+}
+
+/// The way that datagrams take to an address; `None` if there is none.
+fn route_to(netlink: &mut Netlink, to: IpAddr, by: Option<u32>) -> io::Result<Option<DefaultRoute>> {
+    let (family, bytes) = match to {
+        IpAddr::V4(to) => (libc::AF_INET, to.octets().to_vec()),
+        IpAddr::V6(to) => (libc::AF_INET6, to.octets().to_vec()),
+    };
+    let mut question = vec![0; ROUTE_BYTES];
+    question[0] = u8::try_from(family).expect("a small number");
+    question[1] = u8::try_from(bytes.len() * 8).expect("128 at most");
+    append_attribute(&mut question, libc::RTA_DST, &bytes);
+    if let Some(interface) = by {
+        append_attribute(&mut question, libc::RTA_OIF, &interface.to_ne_bytes());
+    }
+    let gone = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENODEV, libc::EACCES, libc::EINVAL, libc::EAFNOSUPPORT];
+    match netlink.ask(libc::RTM_GETROUTE, &question, read_route) {
+        Err(error) if error.raw_os_error().is_some_and(|number| gone.contains(&number)) => Ok(None),
+        answer => answer,
+    }
+}
+
+/// Reads `RTM_NEWROUTE`.
+fn read_route(message: &Message<'_>) -> Option<DefaultRoute> {
+    let [family, _, _, _, _, _, _, kind, ..] = *message.body else { return None };
+    if message.kind != libc::RTM_NEWROUTE || kind != libc::RTN_UNICAST {
+        return None;
+    }
+    let (mut interface, mut router, mut source) = (None, None, None);
+    for (attribute, value) in Attributes(message.body.get(ROUTE_BYTES..)?) {
+        match attribute {
+            libc::RTA_OIF => interface = read_u32(value, 0),
+            libc::RTA_GATEWAY => router = read_ip(family.into(), value),
+            libc::RTA_PREFSRC => source = read_ip(family.into(), value),
+            _ => {}
+        }
+    }
+    Some(DefaultRoute { interface: interface?, router, source })
+}
+
+/// Calls `changed` when something was told that may matter: for all that is told within [`GATHER`] once. Ends when it says so.
+pub(super) fn watch(mut changed: impl FnMut() -> bool) -> io::Result<()> {
+    let groups = libc::RTMGRP_LINK
+        | libc::RTMGRP_IPV4_IFADDR
+        | libc::RTMGRP_IPV6_IFADDR
+        | libc::RTMGRP_IPV4_ROUTE
+        | libc::RTMGRP_IPV6_ROUTE;
+    let mut netlink = Netlink::open(u32::try_from(groups).expect("bits"))?;
+    loop {
+        // What changed before the connection stood was not told.
+        if !changed() {
+            return Ok(());
+        }
+        while !netlink.hear(None, matters)? {}
+        let start = Instant::now();
+        while let Some(left) = GATHER.checked_sub(start.elapsed()) {
+            netlink.hear(Some(left), matters)?;
+        }
+    }
+}
+
+/// Whether a message tells of an interface, an address or a default route. Other routes come and go by the thousand on some machines.
+fn matters(message: &Message<'_>) -> bool {
+    match message.kind {
+        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => true,
+        // The length of the destination's prefix.
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => message.body.get(1) == Some(&0),
+        _ => false,
+    }
 }
 
 /// Reads `RTM_NEWLINK`.
@@ -160,6 +250,7 @@ mod tests {
                 let message = super::super::netlink::Messages(&bytes).next().unwrap();
                 assert_eq!(read_link(&message), None);
                 assert_eq!(read_address(&message), None);
+                assert_eq!(read_route(&message), None);
             }
         }
     }

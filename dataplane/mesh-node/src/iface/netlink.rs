@@ -3,9 +3,11 @@
 //! Only what is needed of the messages is read, by hand: what the kernel adds to them in years to come is passed over.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto, setsockopt, socket,
@@ -65,6 +67,15 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// Appends an attribute.
+pub(super) fn append_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(ATTRIBUTE_BYTES + value.len()).expect("attributes of questions are short");
+    body.extend_from_slice(&length.to_ne_bytes());
+    body.extend_from_slice(&kind.to_ne_bytes());
+    body.extend_from_slice(value);
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
 pub(super) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -82,10 +93,10 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    /// A connection for questions.
-    pub(super) fn open() -> io::Result<Self> {
+    /// A connection that hears of changes in these groups (bits `RTMGRP_...`; 0: only answers).
+    pub(super) fn open(groups: u32) -> io::Result<Self> {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
         Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER_BYTES] })
     }
@@ -112,6 +123,47 @@ impl Netlink {
             }
         }
         Err(io::Error::new(ErrorKind::Interrupted, "the network does not stop to change"))
+    }
+
+    /// Asks one question; the answer is one message, handed to `read`.
+    ///
+    /// # Errors
+    /// What the kernel answers instead: `ENETUNREACH` where no route leads.
+    pub(super) fn ask<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut read: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        self.send(kind, 0, body)?;
+        let mut answer = None;
+        self.receive_answers(|message| answer = read(message))?;
+        Ok(answer)
+    }
+
+    /// Waits for what the groups tell, for `patience` at most or without end; whether `matters` says so of any of it, or more was told
+    /// than there was room for.
+    pub(super) fn hear(
+        &mut self,
+        patience: Option<Duration>,
+        matters: impl Fn(&Message<'_>) -> bool,
+    ) -> io::Result<bool> {
+        let timeout =
+            patience.map_or(PollTimeout::NONE, |patience| PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX));
+        let told = match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(told) => told > 0,
+            Err(Errno::EINTR) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !told {
+            return Ok(false);
+        }
+        match self.receive() {
+            Ok(length) => Ok(Messages(&self.buffer[..length]).any(|message| matters(&message))),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn send(&mut self, kind: u16, flags: i32, body: &[u8]) -> io::Result<()> {
@@ -178,7 +230,10 @@ mod tests {
         let bytes = [message(16, b"abcde"), message(20, b"")].concat();
         let read: Vec<(u16, Vec<u8>)> = Messages(&bytes).map(|message| (message.kind, message.body.to_vec())).collect();
         assert_eq!(read, [(16, b"abcde".to_vec()), (20, vec![])]);
-        let attributes = [&[9, 0, 3, 0][..], b"eth0\0\0\0\0", &[8, 0, 18, 0x80, 1, 2, 3, 4]].concat();
+        let mut attributes = Vec::new();
+        append_attribute(&mut attributes, 3, b"eth0\0");
+        append_attribute(&mut attributes, 0x8000 | 18, &[1, 2, 3, 4]);
+        assert_eq!(attributes.len(), 20);
         let read: Vec<_> = Attributes(&attributes).collect();
         assert_eq!(read, [(3, &b"eth0\0"[..]), (18, &[1, 2, 3, 4][..])]);
     }
@@ -203,8 +258,8 @@ mod tests {
 
     #[test]
     fn a_question_that_makes_no_sense_is_refused_and_the_next_one_answered() {
-        let mut netlink = Netlink::open().unwrap();
-        assert!(netlink.list(9, &[], || (), |(), _| {}).is_err());
+        let mut netlink = Netlink::open(0).unwrap();
+        assert!(netlink.ask(libc::RTM_GETROUTE, &[255; 12], |_| Some(())).is_err());
         let links = netlink.list(libc::RTM_GETLINK, &[0; 16], || 0, |links, _| *links += 1).unwrap();
         assert!(links > 0, "there is a loopback");
     }

@@ -25,9 +25,10 @@ use serde_json::Value;
 pub use server::StatusServer;
 
 use crate::cli::flags::Program;
-use crate::cli::{Failure, StatusQuery};
+use crate::cli::{Failure, StatusQuery, View};
 use crate::engine::EngineCounters;
 use crate::iface::Route;
+use crate::mapping::Protocol;
 use crate::stream::StreamReport;
 use crate::stream::listen::ListenReport;
 
@@ -186,9 +187,38 @@ pub struct GatewayReport {
     pub route: Option<Route>,
     /// What was carried over TCP.
     pub tcp: StreamReport,
+    /// What the router maps to the outside socket for IPv4.
+    pub mapping: MappingReport,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,
+}
+
+/// How it stands with a port of the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MappingState {
+    /// No router is to be asked.
+    Off,
+    /// It is being asked.
+    Searching,
+    /// There is one.
+    Mapped,
+    /// There is none.
+    None,
+}
+
+/// A port of the router that leads to ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MappingReport {
+    /// How it stands.
+    pub state: MappingState,
+    /// The router's address and port outside.
+    pub outside: Option<SocketAddr>,
+    /// How it was got.
+    pub protocol: Option<Protocol>,
+    /// Why there is none, for people; empty where there is one or it is being asked for.
+    pub why: String,
 }
 
 /// Adds what one core counted to `total`.
@@ -268,12 +298,20 @@ fn once(query: &StatusQuery) -> Result<String, Failure> {
             anyhow::anyhow!("no running {name}{which} answers: start it, or ask as the user that runs it").into()
         );
     }
-    let texts = documents.iter().map(|document| match (query.json, query.program) {
-        (true, _) => format!("{document}\n"),
-        (false, Program::Transfer) => render::transfer(document),
-        (false, Program::Gateway) => render::gateway(document),
+    let texts = documents.iter().map(|document| match (query.json, query.program, query.view) {
+        (true, _, View::Status) => format!("{document}\n"),
+        (true, _, View::Netcheck) => format!("{}\n", netcheck(document)),
+        (false, Program::Transfer, _) => render::transfer(document),
+        (false, Program::Gateway, View::Status) => render::gateway(document),
+        (false, Program::Gateway, View::Netcheck) => render::netcheck(document),
     });
     Ok(texts.collect::<Vec<_>>().join(if query.json { "" } else { "\n" }))
+}
+
+/// What of a gateway's document concerns the network around it.
+fn netcheck(document: &Value) -> Value {
+    let fields = ["schema", "program", "ip4", "interface", "outside", "mapping", "trans", "transfer", "network"];
+    fields.into_iter().map(|name| (name.to_owned(), document[name].clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[cfg(test)]

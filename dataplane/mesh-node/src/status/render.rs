@@ -72,6 +72,10 @@ fn seconds(value: &Value) -> String {
     }
 }
 
+fn milliseconds(value: &Value) -> String {
+    value.as_u64().map_or_else(|| cell(value), |micros| format!("{}.{} ms", micros / 1000, micros % 1000 / 100))
+}
+
 /// How many of one thing for each of another; nothing where there was none, or it is not counted.
 fn ratio(count: u64, of: u64) -> String {
     if count == 0 || of == 0 {
@@ -219,6 +223,55 @@ fn transfer_state(transfer: &Value) -> String {
     }
 }
 
+/// What a router maps.
+fn mapped(mapping: &Value) -> String {
+    match mapping["state"].as_str() {
+        Some("mapped") => {
+            format!("the router maps {} ({})", cell(&mapping["outside"]), cell(&mapping["protocol"]))
+        }
+        Some("none") => format!("no port of a router: {}", cell(&mapping["why"])),
+        Some("off") => "no router is asked for a port".into(),
+        _ => "asking for a port of the router".into(),
+    }
+}
+
+/// The network around a gateway: what of its report concerns that.
+pub(super) fn netcheck(document: &Value) -> String {
+    let (transfer, network) = (&document["transfer"], &document["network"]);
+    let mapping = match transfer["mapping"].as_str() {
+        Some("endpoint_independent") => "the same outside port for every destination (or no NAT)",
+        Some("port_independent") => {
+            "the same outside port for two ports of the transfer; of other addresses nothing is known"
+        }
+        Some("endpoint_dependent") => "another outside port for each destination",
+        _ => "unknown: too few have seen this gateway",
+    };
+    let mut text = format!(
+        "{} on {}\n  addresses    {}\n  NAT mapping  {mapping}\n  port mapping {}\n",
+        cell(&document["ip4"]),
+        cell(&document["interface"]),
+        cell(&network["local"]),
+        mapped(&document["mapping"]),
+    );
+    let way = if transfer["over_tcp"] == true { "TCP" } else { "UDP" };
+    let row = vec![
+        cell(&document["trans"]),
+        cell(&transfer["endpoint"]),
+        transfer_state(transfer),
+        way.to_owned(),
+        milliseconds(&transfer["rtt_micros"]),
+        cell(&transfer["observed"]),
+    ];
+    text += &format!("\n{}", table(&["transfer", "address", "state", "over", "rtt", "sees us at"], vec![row]));
+    let candidates = network["candidates"].as_array().into_iter().flatten();
+    let rows: Vec<_> = candidates.map(|one| vec![cell(&one["endpoint"]), cell(&one["kind"])]).collect();
+    text += &match rows.is_empty() {
+        true => "\n  nowhere to be reached but by the transfer\n".to_owned(),
+        false => format!("\n{}", table(&["reachable at, perhaps", "known by"], rows)),
+    };
+    text
+}
+
 /// A [`super::GatewayReport`].
 pub(super) fn gateway(document: &Value) -> String {
     let which = format!("{} on {}", cell(&document["ip4"]), cell(&document["interface"]));
@@ -238,9 +291,10 @@ pub(super) fn gateway(document: &Value) -> String {
     };
     let _ = writeln!(
         text,
-        "  sending from {}{}\n  transfer {}: {} at {}{}",
+        "  sending from {}{}\n  {}\n  transfer {}: {} at {}{}",
         cell(&document["outside"]),
         by,
+        mapped(&document["mapping"]),
         cell(&document["trans"]),
         transfer_state(transfer),
         cell(&transfer["endpoint"]),
@@ -256,6 +310,7 @@ pub(super) fn gateway(document: &Value) -> String {
                 cell(&peer["name"]),
                 cell(&peer["path"]),
                 cell(&peer["endpoint"]),
+                milliseconds(&peer["rtt_micros"]),
                 cell(&peer["cipher"]),
                 cell(&peer["verified"]),
                 seconds(&peer["handshake_seconds"]),
@@ -264,7 +319,7 @@ pub(super) fn gateway(document: &Value) -> String {
             ]
         })
         .collect();
-    let heads = ["address", "name", "path", "endpoint", "cipher", "verified", "handshake", "in", "out"];
+    let heads = ["address", "name", "path", "endpoint", "rtt", "cipher", "verified", "handshake", "in", "out"];
     let peers = if rows.is_empty() { "  no session with a peer\n".into() } else { table(&heads, rows) };
     text + "\n" + &peers + &tail(document)
 }

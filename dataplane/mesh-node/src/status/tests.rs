@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::drops::{DropReason, Drops};
-use mesh_core::gateway::{PathKind, PeerStatus, Status, TransferState, TransferStatus};
+use mesh_core::gateway::{
+    CandidateStatus, MappingStatus, NetworkStatus, PathKind, PathStatus, PeerStatus, SearchState, Status,
+    TransferState, TransferStatus,
+};
 
 use super::*;
 
@@ -84,6 +87,12 @@ fn full_gateway() -> GatewayReport {
         tied: false,
         route: Some(Route { interface: Some("wlan0".into()), address: "192.168.1.7".parse().unwrap() }),
         tcp: StreamReport { accepted: 1, ..streams([80_122, 99_351_280], [41_207, 9_271_575], 4) },
+        mapping: MappingReport {
+            state: MappingState::Mapped,
+            outside: Some("203.0.113.5:62641".parse().unwrap()),
+            protocol: Some(Protocol::Pcp),
+            why: String::new(),
+        },
         gateway: Status {
             ip4: Ipv4Addr::new(172, 168, 3, 1),
             ip6: "fd5e:2b8c:11d0::aca8:301".parse().unwrap(),
@@ -97,11 +106,17 @@ fn full_gateway() -> GatewayReport {
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
                 over_tcp: false,
                 observed: Some("198.51.100.7:41641".parse().unwrap()),
+                mapping: MappingStatus::PortIndependent,
                 slot: Some(0),
                 registered_seconds: Some(7311),
                 key: Some("d41a77".into()),
                 cipher: Some("AES-256-GCM"),
                 silent_seconds: Some(2),
+                rtt_micros: Some(23_450),
+            },
+            network: NetworkStatus {
+                local: vec!["192.168.1.7".parse().unwrap()],
+                candidates: vec![CandidateStatus { kind: "observed", endpoint: "198.51.100.7:41641".parse().unwrap() }],
             },
             peers: vec![PeerStatus {
                 ip4: Ipv4Addr::new(172, 168, 3, 2),
@@ -114,6 +129,17 @@ fn full_gateway() -> GatewayReport {
                 cipher: Some("AES-256-GCM"),
                 handshake_seconds: Some(41),
                 heard_seconds: Some(0),
+                rtt_micros: Some(12_340),
+                paths: vec![PathStatus {
+                    kind: PathKind::Direct,
+                    endpoint: Some("198.51.100.9:41641".parse().unwrap()),
+                    active: false,
+                    proven: true,
+                    rtt_micros: Some(56_780),
+                    jitter_micros: 500,
+                    loss_permille: 250,
+                }],
+                search: Some(SearchState::Waiting),
                 packets_in: 401_504,
                 bytes_in: 497_864_960,
                 packets_out: 803_007,
@@ -140,22 +166,27 @@ fn bare_gateway() -> GatewayReport {
     report.common.cores[0].processor = None;
     report.route = None;
     report.tied = true;
+    let why = "the router answers none of PCP, NAT-PMP and UPnP".into();
+    report.mapping = MappingReport { state: MappingState::None, outside: None, protocol: None, why };
     let TransferStatus {
         state: _,
         endpoint,
         over_tcp: _,
         observed,
+        mapping: _,
         slot,
         registered_seconds,
         key,
         cipher,
         silent_seconds,
+        rtt_micros,
     } = &mut report.gateway.transfer;
     (*endpoint, *observed, *slot, *registered_seconds) = (None, None, None, None);
-    (*key, *cipher, *silent_seconds) = (None, None, None);
+    (*key, *cipher, *silent_seconds, *rtt_micros) = (None, None, None, None);
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
-    (peer.handshake_seconds, peer.heard_seconds) = (None, None);
+    (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);
+    (peer.paths[0].endpoint, peer.paths[0].rtt_micros, peer.search) = (None, None, None);
     report
 }
 
@@ -324,11 +355,14 @@ fn the_tables_show_what_there_is() {
     for expect in [
         "engine portable (as asked), offloads udp-gso, udp-gro",
         "by the route via wlan0 (192.168.1.7)",
+        "the router maps 203.0.113.5:62641 (pcp)",
         "172.168.3.2  store  relay",
         "AES-256-GCM",
     ] {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
+    let bare = render::gateway(&serde_json::to_value(bare_gateway()).unwrap());
+    assert!(bare.contains("no port of a router: the router answers none of"), "{bare}");
     let shown = render::transfer(&serde_json::to_value(full_transfer()).unwrap());
     for expect in [
         "172.168.3.1  office  198.51.100.7:41641",

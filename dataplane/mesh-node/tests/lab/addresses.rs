@@ -57,7 +57,7 @@ fn two_ports_with_equal_addresses_never_mix() {
             (3, 1, "you.domain.com:8001"),
         ] {
             let address = ip(number).to_string();
-            let line = ["-ip", &address, "-trans", trans, "-iface", "eth0", "-token", TOKEN];
+            let line = ["-ip", &address, "-trans", trans, "-iface", "eth0", "-token", TOKEN, "-path", "relay"];
             let mut gateway = start(&site.offices[office], "gateway", &line)?;
             gateway.wait_for_line("registered", START)?;
             gateways.push(gateway);

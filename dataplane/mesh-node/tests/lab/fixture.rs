@@ -73,11 +73,11 @@ impl Site {
         Ok(process)
     }
 
-    /// The same without waiting.
+    /// The same without waiting. All are on one switch: so that there is something for the relay to do, it alone is to carry, unless
+    /// `more` names the paths.
     pub(crate) fn start_gateway(&self, number: usize, more: &[&str]) -> Result<Process> {
-        let ip = ip(number).to_string();
-        let line = ["-ip", ip.as_str(), "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN];
-        start(&self.offices[number], "gateway", &[&line, more].concat())
+        let relay: &[&str] = if more.contains(&"-path") { &[] } else { &["-path", "relay"] };
+        start_gateway(&self.offices[number], number, &[more, relay].concat())
     }
 
     /// Pings gateway `to` from office `from`.
@@ -96,6 +96,13 @@ impl Site {
         }
         bail!("no answer within {limit:?}")
     }
+}
+
+/// Starts gateway `number` on a host by the walkthrough's command line and more flags.
+pub(crate) fn start_gateway(host: &Host, number: usize, more: &[&str]) -> Result<Process> {
+    let ip = ip(number).to_string();
+    let line = ["-ip", ip.as_str(), "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN];
+    start(host, "gateway", &[&line, more].concat())
 }
 
 /// Starts one of our programs on a host; its log files go to the host's own folder, which ends with it.

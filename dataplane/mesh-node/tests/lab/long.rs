@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use mesh_lab::{Process, isolated};
+use mesh_lab::{Nat, Process, Signal, isolated};
 
 use crate::fixture::{ONE, Site, ip, status};
+use crate::paths::Far;
 
 /// All ports bound within 0.3 s, under 25 MB after 5 s, under 0.5 % of a core over 30 idle seconds.
 #[test]
@@ -40,6 +41,28 @@ fn long_thousand_namespaces_start_fast_and_idle_cheaply() {
         let used = transfer.cpu_time()? - before;
         println!("{used:?} of processor time in 30 idle seconds");
         assert!(used < Duration::from_millis(150), "0.5 % of one core");
+        Ok(())
+    });
+}
+
+/// A laptop that sleeps for ten minutes: its sessions, its lease and its NAT's mappings are gone when it wakes.
+#[test]
+fn long_sleep_of_ten_minutes_costs_three_seconds() {
+    isolated(|| {
+        let mut far =
+            Far::new("asleep", &[Nat::PortRestricted; 2], Duration::from_millis(5), Duration::from_millis(10))?;
+        far.wait_for_path("direct", Duration::from_secs(5))?;
+        far.gateways[0].signal(Signal::SIGSTOP)?;
+        std::thread::park_timeout(Duration::from_secs(600));
+        far.offices[0].router().forget_flows()?;
+        far.gateways[0].signal(Signal::SIGCONT)?;
+        let woke = Instant::now();
+        let quick = mesh_lab::Ping { timeout: Duration::from_millis(100), ..ONE };
+        while !far.host(0).ping(std::net::IpAddr::V4(ip(1)), quick)?.perfect() {
+            assert!(woke.elapsed() < Duration::from_secs(3), "no traffic within 3 s");
+        }
+        println!("traffic again after {:?}", woke.elapsed());
+        far.wait_for_path("direct", Duration::from_secs(10))?;
         Ok(())
     });
 }

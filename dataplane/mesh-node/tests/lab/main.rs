@@ -4,15 +4,21 @@
 #![expect(clippy::print_stdout, reason = "figures are shown when asked for by --nocapture")]
 
 mod addresses;
+mod beacons;
 mod engines;
 mod fixture;
 mod hostile;
 mod long;
 mod many;
+mod mapping;
+mod nat;
 mod outside;
+mod paths;
 mod refuse;
 mod relay;
 mod restarts;
 mod ring;
+mod routers;
 mod stopping;
 mod tcp;
+mod watching;

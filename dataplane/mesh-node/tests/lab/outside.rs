@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use mesh_lab::{Process, Signal, isolated};
+use mesh_lab::{Lab, Process, Signal, isolated};
 
-use crate::fixture::{ONE, START, Site, TOKEN, ip, start, status, status_until};
+use crate::fixture::{NAME, ONE, START, Site, TOKEN, ip, start, status, status_until};
 
 const BACK: Duration = Duration::from_secs(3);
 
@@ -133,6 +133,46 @@ fn both_families_have_one_port_that_stays_over_restarts() {
             gateway.signal(signal)?;
             gateway.wait(START)?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn way_out_is_another_when_nobody_chose() {
+    isolated(|| {
+        let lab = Lab::new("ways")?;
+        let (host, cloud) = (lab.host("host")?, lab.host("cloud")?);
+        let routers = [lab.router("left")?, lab.router("right")?];
+        // There is an eth0, but not for anything: the gateway goes by the routes.
+        lab.link(&host, &lab.host("nobody")?, &[])?;
+        for (router, near) in routers.iter().zip(["10.1.0.0/24", "10.2.0.0/24"]) {
+            lab.link(&host, router, &[near])?;
+        }
+        let _core = lab.lan(&[&cloud, &routers[0], &routers[1]], &["192.0.2.0/24"])?;
+        cloud.route("10.1.0.0/24", "192.0.2.2".parse()?)?;
+        cloud.route("10.2.0.0/24", "192.0.2.3".parse()?)?;
+        for machine in [&host, &cloud] {
+            machine.set_name(NAME, cloud.ipv4()?)?;
+        }
+        let line = ["-public", NAME, "-bind", "8000", "-nums", "1", "-token", TOKEN];
+        let mut transfer = start(&cloud, "transfer", &line)?;
+        transfer.wait_for_line("join with", START)?;
+        host.default_route("10.1.0.2".parse()?)?;
+        let address = ip(0).to_string();
+        let mut gateway =
+            start(&host, "gateway", &["-ip", &address, "-trans", "you.domain.com:8000", "-token", TOKEN])?;
+        gateway.wait_for_line("registered", START)?;
+        let seen_at = |ip: &'static str| {
+            let seen = move |status: &serde_json::Value| {
+                let seen = status["transfer"]["observed"].as_str();
+                seen.is_some_and(|seen| seen.starts_with(ip)) && status["transfer"]["silent_seconds"].is_null()
+            };
+            status_until(&host, "gateway", BACK, seen)
+        };
+        seen_at("10.1.0.1:")?;
+        host.default_route("10.2.0.2".parse()?)?;
+        let status = seen_at("10.2.0.1:")?;
+        assert_eq!(status["route"]["interface"], "eth2", "{status:#}");
         Ok(())
     });
 }

@@ -68,9 +68,11 @@ impl Scene {
         Ok(process)
     }
 
+    /// The relay alone is to carry: it is what the tests are about.
     fn start_gateway(&self, number: usize, more: &[&str]) -> Result<Process> {
         let ip = ip(number).to_string();
-        let line = ["-ip", ip.as_str(), "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN];
+        let line =
+            ["-ip", ip.as_str(), "-trans", "you.domain.com:8000", "-iface", "eth0", "-token", TOKEN, "-path", "relay"];
         start(self.office(number), "gateway", &[&line, more].concat())
     }
 

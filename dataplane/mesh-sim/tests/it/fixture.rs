@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use mesh_core::gateway::{Gateway, GatewayConfig, OuterSize, Sockets};
+use mesh_core::gateway::{Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::seam::{Moment, SocketId};
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
-use mesh_sim::{Link, NodeId, World};
+use mesh_sim::{Link, NodeId, Place, World};
 
 /// The token of the deployment walkthrough. Stretching takes a while: once for all tests of this process.
 pub(crate) static TOKEN: LazyLock<StretchedToken> =
@@ -17,6 +17,11 @@ pub(crate) static TOKEN: LazyLock<StretchedToken> =
 
 pub(crate) const TRANSFER_NAME: &str = "you.domain.com:8000";
 pub(crate) const PORT: u16 = 8000;
+
+/// What a gateway sends by: one socket for IPv4, or one for each family.
+pub(crate) const ONE_SOCKET: Sockets = Sockets { ipv4: Some(SocketId(0)), ipv6: None, ports: (0, 0), stream: None };
+pub(crate) const BOTH_FAMILIES: Sockets =
+    Sockets { ipv4: Some(SocketId(0)), ipv6: Some(SocketId(1)), ports: (0, 0), stream: None };
 
 /// What survives a restart of a transfer: its state folder.
 pub(crate) struct TransferState {
@@ -36,6 +41,8 @@ pub(crate) struct Mesh {
     pub(crate) state: TransferState,
     pub(crate) gateways: Vec<NodeId>,
     pub(crate) identities: Vec<Identity>,
+    /// Which paths gateways that join from here on may take.
+    pub(crate) path: PathChoice,
 }
 
 pub(crate) fn ip(number: usize) -> Ipv4Addr {
@@ -68,6 +75,7 @@ pub(crate) fn new_transfer(
     for (number, port) in ports.iter().enumerate() {
         let socket = SocketId(u16::try_from(number).unwrap());
         transfer.add_namespace(socket, *port, NamespaceKeys::derive(token, *port, None));
+        transfer.set_other_port(socket, ports.iter().copied().find(|other| other != port));
     }
     transfer
 }
@@ -79,6 +87,18 @@ pub(crate) fn new_gateway(
     port: u16,
     token: &StretchedToken,
 ) -> Gateway {
+    new_gateway_with(world, identity, ip4, port, token, ONE_SOCKET, PathChoice::Relay)
+}
+
+fn new_gateway_with(
+    world: &mut World,
+    identity: Identity,
+    ip4: Ipv4Addr,
+    port: u16,
+    token: &StretchedToken,
+    sockets: Sockets,
+    path: PathChoice,
+) -> Gateway {
     let seed = world.random();
     let boot = u64::from_le_bytes(world.random()[..8].try_into().unwrap());
     let config = GatewayConfig {
@@ -88,8 +108,10 @@ pub(crate) fn new_gateway(
         boot,
         keys: NamespaceKeys::derive(token, port, None),
         name: String::new(),
-        sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
+        sockets,
         outer_bytes: OuterSize::Assumed,
+        path,
+        pins: Vec::new(),
         pinned_transfer_key: None,
         seed,
     };
@@ -99,12 +121,19 @@ pub(crate) fn new_gateway(
 impl Mesh {
     /// A transfer that is up and `count` gateways that have just started.
     pub(crate) fn new(seed: u64, count: usize, link: Link) -> Self {
+        Self::on(&[PORT], seed, count, link)
+    }
+
+    /// The same with a transfer that has these ports, of which gateways use the first.
+    pub(crate) fn on(ports: &[u16], seed: u64, count: usize, link: Link) -> Self {
         let mut world = World::new(seed);
+        world.token = Some(TOKEN.clone());
         let state = TransferState { key: world.random(), ticket_key: world.random() };
-        let transfer = new_transfer(&mut world, &state, &[PORT], &TOKEN);
-        let transfer = world.add_transfer(transfer, transfer_address(), &[PORT], link);
+        let transfer = new_transfer(&mut world, &state, ports, &TOKEN);
+        let transfer = world.add_transfer(transfer, transfer_address(), ports, link);
         world.name(TRANSFER_NAME, transfer_address());
-        let mut mesh = Self { world, transfer, state, gateways: Vec::new(), identities: Vec::new() };
+        let mut mesh =
+            Self { world, transfer, state, gateways: Vec::new(), identities: Vec::new(), path: PathChoice::Relay };
         for _ in 0..count {
             mesh.join(link);
         }
@@ -113,10 +142,21 @@ impl Mesh {
 
     /// Starts one more gateway.
     pub(crate) fn join(&mut self, link: Link) -> NodeId {
+        let address = gateway_address(self.gateways.len());
+        self.join_at(Place::public(address.ip(), link), address.port())
+    }
+
+    /// Starts one more gateway, with a socket on `port` of a host that is attached at `place`.
+    pub(crate) fn join_at(&mut self, place: Place, port: u16) -> NodeId {
+        self.join_of(ONE_SOCKET, place, port)
+    }
+
+    /// The same, which sends by `sockets`; of these number 0 is open, on `port`.
+    pub(crate) fn join_of(&mut self, sockets: Sockets, place: Place, port: u16) -> NodeId {
         let number = self.gateways.len();
         let identity = Identity { key: self.world.random() };
-        let gateway = new_gateway(&mut self.world, identity, ip(number), PORT, &TOKEN);
-        let node = self.world.add_gateway(gateway, gateway_address(number), link, TRANSFER_NAME);
+        let gateway = new_gateway_with(&mut self.world, identity, ip(number), PORT, &TOKEN, sockets, self.path);
+        let node = self.world.add_gateway_at(gateway, place, port, TRANSFER_NAME);
         self.gateways.push(node);
         self.identities.push(identity);
         node

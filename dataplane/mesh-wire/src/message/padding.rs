@@ -8,6 +8,9 @@
 //! | `Lookup` | `Found`, `NotFound` |
 //! | `Identity`, in a final | `Confirm`, `Close` |
 //! | `Probe` | `ProbeReply` |
+//! | `PathProbe` | `PathReply` |
+//! | `SearchRequest` | `SearchGrant`, `SearchRefused` |
+//! | `SearchBegin` | `SearchReady` |
 //!
 //! A `Hello` needs none: its frame is of one length, which no response exceeds.
 
@@ -34,11 +37,12 @@ const SLOT: usize = field(6);
 const ENDPOINT_MAX: usize = field(18);
 const REASON: usize = field(1);
 const LEASE_SECONDS: usize = field(2);
+const PORT: usize = field(2);
 const NAME_MAX: usize = field(NAME_BYTES_MAX);
 const TICKET_MAX: usize = field(TICKET_BYTES_MAX);
-const PEER_MAX: usize = IP4 + KEY + SLOT + BOOT + NAME_MAX;
+const PEER_MAX: usize = IP4 + KEY + SLOT + BOOT + NAME_MAX + ENDPOINT_MAX;
 
-const REGISTERED_MAX: usize = KIND + NUMBER + SLOT + ENDPOINT_MAX + BOOT + LEASE_SECONDS + NUMBER + TICKET_MAX;
+const REGISTERED_MAX: usize = KIND + NUMBER + SLOT + ENDPOINT_MAX + BOOT + LEASE_SECONDS + NUMBER + TICKET_MAX + PORT;
 const REFUSED: usize = KIND + NUMBER + REASON + IP4;
 const KEEPALIVE_ACK_MAX: usize = KIND + NUMBER + ENDPOINT_MAX + BOOT + NUMBER;
 const FOUND_MAX: usize = KIND + NUMBER + NUMBER + PEER_MAX;
@@ -46,6 +50,10 @@ const NOT_FOUND_MAX: usize = KIND + NUMBER + max(IP4, SLOT);
 const CONFIRM: usize = KIND + IP4;
 const CLOSE: usize = KIND + REASON;
 const PROBE_REPLY: usize = KIND + NUMBER;
+const PATH_REPLY_MAX: usize = KIND + NUMBER + NUMBER + ENDPOINT_MAX;
+const SEARCH_GRANT_MAX: usize = KIND + NUMBER + ENDPOINT_MAX + LEASE_SECONDS;
+const SEARCH_REFUSED: usize = KIND + NUMBER + LEASE_SECONDS;
+const SEARCH_READY: usize = KIND + NUMBER + NUMBER;
 
 impl Message {
     /// Length of the longest answer to this message, in bytes; 0 where there is none that it has to make room for.
@@ -56,6 +64,9 @@ impl Message {
             Self::Lookup { .. } => max(FOUND_MAX, NOT_FOUND_MAX),
             Self::Identity { .. } => max(CONFIRM, CLOSE),
             Self::Probe { .. } => PROBE_REPLY,
+            Self::PathProbe { .. } => PATH_REPLY_MAX,
+            Self::SearchRequest { .. } => max(SEARCH_GRANT_MAX, SEARCH_REFUSED),
+            Self::SearchBegin { .. } => SEARCH_READY,
             Self::Hello { .. }
             | Self::Welcome { .. }
             | Self::Registered { .. }
@@ -67,7 +78,13 @@ impl Message {
             | Self::Goodbye
             | Self::Confirm { .. }
             | Self::ProbeReply { .. }
-            | Self::Close { .. } => 0,
+            | Self::Close { .. }
+            | Self::Candidates { .. }
+            | Self::Presence { .. }
+            | Self::PathReply { .. }
+            | Self::SearchGrant { .. }
+            | Self::SearchRefused { .. }
+            | Self::SearchReady { .. } => 0,
         }
     }
 
@@ -116,14 +133,23 @@ mod tests {
             Message::Lookup { request: 1, target: Target::Slot(SLOT_MAX) },
             Message::Identity { ip4: IP4_MAX, boot: 1 },
             Message::Probe { seq: 1 },
+            Message::PathProbe { seq: 1, sent: 1 },
+            Message::SearchRequest { request: 1, target: Target::Address(IP4_MAX) },
+            Message::SearchBegin { request: 1, endpoint: SocketAddr::from((IP4_MAX, 1)) },
         ]
     }
 
     /// The longest of each answer to a request.
     fn longest_answers(request: &Message) -> Vec<Message> {
         let observed = SocketAddr::from(([0xffff; 8], u16::MAX));
-        let peer =
-            PeerRecord { ip4: IP4_MAX, key: [1; 32], slot: SLOT_MAX, boot: u64::MAX, name: "n".repeat(NAME_BYTES_MAX) };
+        let peer = PeerRecord {
+            ip4: IP4_MAX,
+            key: [1; 32],
+            slot: SLOT_MAX,
+            boot: u64::MAX,
+            name: "n".repeat(NAME_BYTES_MAX),
+            observed: Some(observed),
+        };
         match request {
             Message::Register { .. } => vec![
                 Message::Registered {
@@ -134,6 +160,7 @@ mod tests {
                     lease_seconds: 1,
                     change: 1,
                     ticket: Bytes::from_static(&[0; TICKET_BYTES_MAX]),
+                    other_port: Some(1),
                 },
                 Message::Refused { request: 1, reason: RefusedReason::Full, ip4: IP4_MAX },
             ],
@@ -147,6 +174,12 @@ mod tests {
                 vec![Message::Confirm { ip4: IP4_MAX }, Message::Close { reason: CloseReason::Impostor }]
             }
             Message::Probe { .. } => vec![Message::ProbeReply { seq: 1 }],
+            Message::PathProbe { .. } => vec![Message::PathReply { seq: 1, received: 1, observed }],
+            Message::SearchRequest { .. } => vec![
+                Message::SearchGrant { request: 1, target: observed, seconds: 1 },
+                Message::SearchRefused { request: 1, wait_seconds: 1 },
+            ],
+            Message::SearchBegin { .. } => vec![Message::SearchReady { request: 1, sockets: 1 }],
             Message::Hello { .. }
             | Message::Welcome { .. }
             | Message::Registered { .. }
@@ -158,7 +191,13 @@ mod tests {
             | Message::Goodbye
             | Message::Confirm { .. }
             | Message::ProbeReply { .. }
-            | Message::Close { .. } => panic!("not a request: {request:?}"),
+            | Message::Close { .. }
+            | Message::Candidates { .. }
+            | Message::Presence { .. }
+            | Message::PathReply { .. }
+            | Message::SearchGrant { .. }
+            | Message::SearchRefused { .. }
+            | Message::SearchReady { .. } => panic!("not a request: {request:?}"),
         }
     }
 

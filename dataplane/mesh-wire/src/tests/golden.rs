@@ -6,12 +6,14 @@ use bytes::Bytes;
 
 use super::hex;
 use crate::Malformed;
+use crate::beacon::Beacon;
 use crate::cookie::CookieReply;
 use crate::frame::{FirstByte, FrameType, classify};
 use crate::half::{Half, Part};
 use crate::handshake::{self, Final, INIT_BYTES, Init, Kind, Response};
-use crate::message::{CloseReason, Message, PeerRecord, RefusedReason, Target};
+use crate::message::{Candidate, CandidateKind, CloseReason, Mapping, Message, PeerRecord, RefusedReason, Target};
 use crate::notice::{AgainReason, ErrorReason, ErrorReply, RegisterAgain};
+use crate::observe::{Observe, Observed, mac_input};
 use crate::route::{Destination, Route, Slot};
 use crate::sealed::{SealedHeader, flags};
 use crate::stream::{FRAME_BYTES_MAX, Frames, length};
@@ -25,6 +27,7 @@ const ROUTE: Route = Route {
 fn first_byte_names_version_and_type() {
     assert_eq!(classify(0x20), FirstByte::Frame(FrameType::Data));
     assert_eq!(classify(0x27), FirstByte::Frame(FrameType::Error));
+    assert_eq!(classify(0x2a), FirstByte::Frame(FrameType::Beacon));
     assert_eq!(classify(0x28), FirstByte::UnknownType);
     for first_edition in [0x00, 0x10, 0x45, 0x60] {
         assert_eq!(classify(first_edition), FirstByte::FirstEdition);
@@ -134,6 +137,18 @@ fn notices_are_shorter_than_what_they_answer() {
 }
 
 #[test]
+fn beacon_has_these_bytes() {
+    let sender = [0x44; 16];
+    let header = Beacon::header(&sender, 0x0102);
+    assert_eq!(header.to_vec(), hex(&format!("2a00 {} 0000000000000102", "44".repeat(16))));
+    let whole = [header.as_slice(), &[7; 20]].concat();
+    assert_eq!(Beacon::parse(&whole), Ok(Beacon { sender, counter: 0x0102, sealed: &[7; 20] }));
+    assert!(Beacon::parse(&whole[..42]).is_err(), "there is nothing but a tag");
+    assert!(Beacon::parse(&[whole.as_slice(), &[0; 240]].concat()).is_err());
+    assert!(Beacon::parse(&[0x2a]).is_err());
+}
+
+#[test]
 fn halves_tell_their_part_by_length() {
     assert_eq!(Half::header(0x0102, 5), [1, 2, 0, 5]);
     let first = Half::parse(Part::First, &[1, 2, 0, 5, 10, 11, 12]).unwrap();
@@ -153,7 +168,9 @@ fn messages_have_these_bytes() {
         slot,
         boot: 0x0102_0304_0506_0708,
         name: "nas".to_owned(),
+        observed: None,
     };
+    let seen = PeerRecord { observed: Some("192.0.2.1:4660".parse().unwrap()), ..peer.clone() };
     let peer_bytes = format!(
         "03 0004 aca80302  04 0020 {}  05 0006 000000070102  02 0008 0102030405060708  07 0003 6e6173",
         "55".repeat(32)
@@ -178,8 +195,24 @@ fn messages_have_these_bytes() {
                 lease_seconds: 120,
                 change: 3,
                 ticket: Bytes::new(),
+                other_port: None,
             },
             "04  01 0004 00000009  05 0006 000000070102  06 0006 c00002011234  02 0008 0000000000000002  0c 0002 0078  0b 0004 00000003"
+                .to_owned(),
+        ),
+        (
+            Message::Registered {
+                request: 9,
+                slot,
+                observed: "192.0.2.1:4660".parse().unwrap(),
+                boot: 2,
+                lease_seconds: 120,
+                change: 3,
+                ticket: Bytes::from_static(&[7]),
+                other_port: Some(8001),
+            },
+            "04  01 0004 00000009  05 0006 000000070102  06 0006 c00002011234  02 0008 0000000000000002  0c 0002 0078  0b 0004 00000003 \
+             09 0001 07  1e 0002 1f41"
                 .to_owned(),
         ),
         (
@@ -198,6 +231,10 @@ fn messages_have_these_bytes() {
             Message::Found { request: 5, change: 6, peer: peer.clone() },
             format!("09  01 0004 00000005  0b 0004 00000006  {peer_bytes}"),
         ),
+        (
+            Message::Found { request: 5, change: 6, peer: seen },
+            format!("09  01 0004 00000005  0b 0004 00000006  {peer_bytes}  06 0006 c00002011234"),
+        ),
         (Message::NotFound { request: 5, target: Target::Address(ip4) }, "0a  01 0004 00000005  03 0004 aca80301".to_owned()),
         (Message::Change { number: 6, ip4, peer: None }, "0b  0b 0004 00000006  03 0004 aca80301".to_owned()),
         (Message::Change { number: 6, ip4: peer.ip4, peer: Some(peer) }, format!("0b  0b 0004 00000006  {peer_bytes}")),
@@ -207,6 +244,43 @@ fn messages_have_these_bytes() {
         (Message::Probe { seq: 1 }, "0f  0e 0004 00000001".to_owned()),
         (Message::ProbeReply { seq: 1 }, "10  0e 0004 00000001".to_owned()),
         (Message::Close { reason: CloseReason::Idle }, "11  0a 0001 02".to_owned()),
+        (
+            Message::Candidates {
+                number: 2,
+                acknowledged: 1,
+                mapping: Mapping::EndpointDependent,
+                list: vec![
+                    Candidate { kind: CandidateKind::Host, endpoint: "10.0.0.1:4660".parse().unwrap() },
+                    Candidate { kind: CandidateKind::Observed, endpoint: "[2001:db8::1]:4660".parse().unwrap() },
+                ],
+            },
+            "12  0b 0004 00000002  10 0004 00000001  11 0001 02  \
+             12 001c 01 06 0a000001 1234  02 12 20010db8000000000000000000000001 1234"
+                .to_owned(),
+        ),
+        (Message::PathProbe { seq: 1, sent: 5 }, "13  0e 0004 00000001  13 0004 00000005".to_owned()),
+        (
+            Message::Presence { ip4, key: [0x55; 32], boot: 1, port: 4660 },
+            format!("1e  03 0004 aca80301  04 0020 {}  02 0008 0000000000000001  1e 0002 1234", "55".repeat(32)),
+        ),
+        (
+            Message::PathReply { seq: 1, received: 4, observed: "192.0.2.1:4660".parse().unwrap() },
+            "14  0e 0004 00000001  13 0004 00000004  06 0006 c00002011234".to_owned(),
+        ),
+        (
+            Message::SearchRequest { request: 5, target: Target::Address(ip4) },
+            "18  01 0004 00000005  03 0004 aca80301".to_owned(),
+        ),
+        (
+            Message::SearchGrant { request: 5, target: "192.0.2.1:4660".parse().unwrap(), seconds: 8 },
+            "19  01 0004 00000005  06 0006 c00002011234  0c 0002 0008".to_owned(),
+        ),
+        (Message::SearchRefused { request: 5, wait_seconds: 43 }, "1a  01 0004 00000005  0c 0002 002b".to_owned()),
+        (
+            Message::SearchBegin { request: 5, endpoint: "192.0.2.1:4660".parse().unwrap() },
+            "1b  01 0004 00000005  06 0006 c00002011234".to_owned(),
+        ),
+        (Message::SearchReady { request: 5, sockets: 256 }, "1c  01 0004 00000005  13 0004 00000100".to_owned()),
     ];
     for (message, text) in cases {
         assert_eq!(message.to_vec(), hex(&text), "{message:?}");
@@ -223,22 +297,76 @@ fn padded_requests_have_these_bytes() {
         (
             register,
             "03  01 0004 00000009  02 0008 0000000000000001  03 0004 aca80301  07 0002 7063",
-            Some(192 - 31 - 3),
+            Some(197 - 31 - 3),
         ),
         (Message::Keepalive { seq: 4, change: 3 }, "06  0e 0004 00000004  0b 0004 00000003", Some(47 - 15 - 3)),
         (
             Message::Lookup { request: 5, target: Target::Address(ip4) },
             "08  01 0004 00000005  03 0004 aca80301",
-            Some(144 - 15 - 3),
+            Some(165 - 15 - 3),
         ),
         (Message::Identity { ip4, boot: 1 }, "0d  03 0004 aca80301  02 0008 0000000000000001", None),
         (Message::Probe { seq: 1 }, "0f  0e 0004 00000001", None),
+        (Message::PathProbe { seq: 1, sent: 5 }, "13  0e 0004 00000001  13 0004 00000005", Some(36 - 15 - 3)),
+        (
+            Message::SearchRequest { request: 5, target: Target::Address(ip4) },
+            "18  01 0004 00000005  03 0004 aca80301",
+            Some(34 - 15 - 3),
+        ),
     ];
     for (message, text, zeros) in cases {
         let padding = zeros.map_or_else(String::new, |zeros: usize| format!("00 {zeros:04x} {}", "00".repeat(zeros)));
         assert_eq!(message.to_padded_vec(), hex(&format!("{text} {padding}")), "{message:?}");
         assert_eq!(Message::decode(&message.to_padded_vec()), Ok(Some(message)));
     }
+}
+
+#[test]
+fn observe_and_observed_are_48_bytes_with_the_mac_last() {
+    let mac = |byte: u8| {
+        move |covered: &[u8]| {
+            assert_eq!(covered.len(), 32);
+            [byte; 16]
+        }
+    };
+    let nonce: [u8; 12] = std::array::from_fn(|at| at as u8 + 1);
+    let asked = Observe::emit(&nonce, mac(0xaa));
+    let text = format!("2b 00 0000  0102030405060708090a0b0c  {}  {}", "00".repeat(16), "aa".repeat(16));
+    assert_eq!(asked.as_slice(), hex(&text));
+    assert_eq!(Observe::parse(&asked), Ok(Observe { nonce, mac: [0xaa; 16] }));
+    assert_eq!(mac_input(&asked), &asked[..32]);
+    for (endpoint, address) in [
+        ("192.0.2.1:4660", "00000000000000000000ffffc0000201"),
+        ("[2001:db8::1]:4660", "20010db8000000000000000000000001"),
+    ] {
+        let endpoint = endpoint.parse().unwrap();
+        let seen = Observed::emit(&nonce, &endpoint, mac(0xbb));
+        let text = format!("2c 00 1234  0102030405060708090a0b0c  {address}  {}", "bb".repeat(16));
+        assert_eq!(seen.as_slice(), hex(&text));
+        assert_eq!(Observed::parse(&seen), Ok(Observed { nonce, endpoint, mac: [0xbb; 16] }));
+        assert!(Observed::parse(&seen[..47]).is_err() && Observe::parse(&[&asked[..], &[0]].concat()).is_err());
+    }
+}
+
+#[test]
+fn candidates_of_unknown_kinds_or_lengths_are_skipped_and_there_are_sixteen_at_most() {
+    let list = |text: &str| {
+        let bytes = hex(text);
+        let head = hex("12  0b 0004 00000002  10 0004 00000001  11 0001 07  12");
+        let message = [head, vec![(bytes.len() >> 8) as u8, bytes.len() as u8], bytes].concat();
+        match Message::decode(&message) {
+            Ok(Some(Message::Candidates { mapping, list, .. })) => {
+                assert_eq!(mapping, Mapping::Unknown, "a mapping of a later version");
+                Ok(list)
+            }
+            other => Err(format!("{other:?}")),
+        }
+    };
+    assert_eq!(list("09 06 0a000001 1234  01 03 aabbcc  01 06 0a000002 1234").unwrap().len(), 1);
+    assert_eq!(list(&"01 06 0a000001 1234 ".repeat(40)).unwrap().len(), 16);
+    assert_eq!(list("").unwrap(), []);
+    assert!(list("01").is_err(), "a length is missing");
+    assert!(list("01 06 0a0000").is_err(), "an address runs past the end");
 }
 
 #[test]

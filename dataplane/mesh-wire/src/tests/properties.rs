@@ -1,6 +1,6 @@
 //! For any bytes: no panic, and what is read and written again is the same.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,8 +10,9 @@ use crate::cookie::CookieReply;
 use crate::frame::{FrameType, classify};
 use crate::half::{Half, Part};
 use crate::handshake::{Final, Init, Response};
-use crate::message::{Message, NAME_BYTES_MAX, PeerRecord, TICKET_BYTES_MAX};
+use crate::message::{Message, NAME_BYTES_MAX, PeerRecord, TICKET_BYTES_MAX, Target};
 use crate::notice::{ErrorReason, ErrorReply, RegisterAgain};
+use crate::observe::{OBSERVE_BYTES, Observe, Observed, mac_input};
 use crate::route::{Destination, ROUTE_BYTES, Route, Slot};
 use crate::sealed::{HEADER_BYTES, SealedHeader};
 use crate::stream::{FRAME_BYTES_MAX, Frames, LENGTH_BYTES, length};
@@ -37,6 +38,7 @@ proptest! {
         }
         let _ = (Init::parse(&bytes), Response::parse(&bytes), Final::parse(&bytes), CookieReply::parse(&bytes));
         let _ = (RegisterAgain::parse(&bytes), ErrorReply::parse(&bytes), Message::decode(&bytes));
+        let _ = (Observe::parse(&bytes), Observed::parse(&bytes), mac_input(&bytes));
         let _ = (Half::parse(Part::First, &bytes), Half::parse(Part::Second, &bytes));
     }
 
@@ -91,14 +93,43 @@ proptest! {
         boot in any::<u64>(),
         change in any::<u32>(),
     ) {
-        let peer = PeerRecord { ip4: Ipv4Addr::from(ip4), key, slot, boot, name: String::new() };
+        let peer = PeerRecord { ip4: Ipv4Addr::from(ip4), key, slot, boot, name: String::new(), observed: None };
         let message = Message::Found { request, change, peer };
         prop_assert_eq!(Message::decode(&message.to_vec()), Ok(Some(message)));
     }
 
     #[test]
+    fn messages_of_a_search_survive(request in any::<u32>(), ip in any::<u32>(), port in any::<u16>(), number in any::<u16>()) {
+        let (ip4, target) = (Ipv4Addr::from(ip), SocketAddr::from((Ipv4Addr::from(ip), port)));
+        for message in [
+            Message::SearchRequest { request, target: Target::Address(ip4) },
+            Message::SearchGrant { request, target, seconds: number },
+            Message::SearchRefused { request, wait_seconds: number },
+            Message::SearchBegin { request, endpoint: target },
+            Message::SearchReady { request, sockets: number.into() },
+        ] {
+            prop_assert_eq!(Message::decode(&message.to_padded_vec()), Ok(Some(message)));
+        }
+    }
+
+    #[test]
+    fn observed_survives_and_is_as_long_as_its_question(
+        nonce in any::<[u8; 12]>(),
+        ip in any::<u128>(),
+        port in any::<u16>(),
+        mac in any::<[u8; 16]>(),
+    ) {
+        let ip = IpAddr::from(ip.to_be_bytes()).to_canonical();
+        let endpoint = SocketAddr::new(ip, port);
+        let bytes = Observed::emit(&nonce, &endpoint, |_| mac);
+        prop_assert_eq!(Observed::parse(&bytes), Ok(Observed { nonce, endpoint, mac }));
+        prop_assert_eq!(Observe::emit(&nonce, |_| mac).len(), OBSERVE_BYTES);
+        prop_assert_eq!(bytes.len(), OBSERVE_BYTES);
+    }
+
+    #[test]
     fn cut_message_is_an_error_or_another_message_but_no_panic(cut in 0usize..90, seed in any::<[u8; 32]>()) {
-        let peer = PeerRecord { ip4: Ipv4Addr::LOCALHOST, key: seed, slot: Slot::NONE, boot: 1, name: "x".to_owned() };
+        let peer = PeerRecord { ip4: Ipv4Addr::LOCALHOST, key: seed, slot: Slot::NONE, boot: 1, name: "x".to_owned(), observed: None };
         let bytes = Message::Found { request: 1, change: 0, peer }.to_vec();
         let _ = Message::decode(&bytes[..cut.min(bytes.len())]);
     }

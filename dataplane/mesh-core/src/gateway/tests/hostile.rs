@@ -29,7 +29,13 @@ fn pair() -> World {
 
 #[test]
 fn stranger_with_the_token_gets_a_cookie_reply_and_others_nothing() {
-    let mut world = pair();
+    for (mut world, answered) in [(World::with_paths(&[1, 2]), 1), (pair(), 0)] {
+        ask_as_a_stranger(&mut world, answered);
+    }
+}
+
+/// Who may be reached by the relay alone (`answered` is 0) says nothing to strangers at all.
+fn ask_as_a_stranger(world: &mut World, answered: usize) {
     let stranger = "203.0.113.5:999".parse().unwrap();
     let noise = [3; 80];
     let good =
@@ -40,8 +46,10 @@ fn stranger_with_the_token_gets_a_cookie_reply_and_others_nothing() {
     world.train(2, stranger, good.to_vec(), good.len());
     world.train(2, stranger, bad.to_vec(), bad.len());
     let answers = world.capture.take().unwrap();
-    assert_eq!(answers.len(), 1);
-    assert_eq!((answers[0].bytes.len(), answers[0].bytes[0], answers[0].to), (64, 0x24, stranger));
+    assert_eq!(answers.len(), answered);
+    for answer in answers {
+        assert_eq!((answer.bytes.len(), answer.bytes[0], answer.to), (64, 0x24, stranger));
+    }
     assert_eq!(world.gateways[&2].drops().get(DropReason::WrongToken), 1);
 }
 

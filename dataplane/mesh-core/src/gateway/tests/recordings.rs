@@ -11,7 +11,7 @@ use mesh_wire::route::{Destination, Route, Slot};
 use super::packets::ping;
 use super::world::{Datagram, Fate, World, address_of, config, ip4, keys};
 use crate::drops::DropReason;
-use crate::gateway::callers::Callers;
+use crate::gateway::callers::{Caller, Callers};
 use crate::node::Node;
 use crate::seam::{Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use crate::session::cipher::{Cipher, CipherSet};
@@ -91,11 +91,11 @@ fn what_is_remembered_of_slots_is_bounded() {
     let (mut callers, mut rng) = (Callers::default(), Generator::from_seed([1; 32]));
     let mut now = Moment::from_nanos(1_000_000_000);
     for n in 0..20_000 {
-        let _ = callers.let_in(now, Slot { index: n, generation: 1 }, &mut rng);
+        let _ = callers.let_in(now, &Caller::Slot(Slot { index: n, generation: 1 }), &mut rng);
     }
     assert_eq!(callers.len(), 4096);
     now = now + Duration::from_secs(10);
-    assert_eq!(callers.let_in(now, Slot { index: 1, generation: 2 }, &mut rng), Ok(()));
+    assert_eq!(callers.let_in(now, &Caller::Slot(Slot { index: 1, generation: 2 }), &mut rng), Ok(()));
     assert_eq!(callers.len(), 1);
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::streams::{self, Streams};
-use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, Sockets};
+use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use crate::node::Node;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
 use crate::session::handshake::StaticKey;
@@ -59,6 +59,8 @@ pub(crate) fn config(number: u8, boot: u64) -> GatewayConfig {
         name: format!("gateway-{number}"),
         sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
         outer_bytes: OuterSize::Assumed,
+        path: PathChoice::Relay,
+        pins: Vec::new(),
         pinned_transfer_key: None,
         seed: [boot as u8 ^ number.wrapping_mul(31); 32],
     }
@@ -76,6 +78,8 @@ pub(crate) struct World {
     pub(crate) delivered: BTreeMap<u8, Vec<(Moment, Vec<u8>)>>,
     pub(crate) events: BTreeMap<u8, Vec<Event>>,
     pub(crate) fate: Box<dyn FnMut(&Datagram) -> Fate>,
+    /// What translates addresses on the way, before its fate is decided.
+    pub(crate) translate: Box<dyn FnMut(&mut Datagram)>,
     /// What TCP does, for gateways with a socket for it.
     pub(crate) streams: Streams,
     /// Everything that was sent, if wanted.
@@ -156,6 +160,7 @@ impl World {
             delivered: BTreeMap::new(),
             events: BTreeMap::new(),
             fate: Box::new(|_| Fate::Pass),
+            translate: Box::new(|_| {}),
             streams: Streams::default(),
             capture: None,
             overloaded: 0,
@@ -196,6 +201,17 @@ impl World {
 
     pub(crate) fn start_gateway(&mut self, number: u8, boot: u64) {
         self.insert(number, config(number, boot));
+    }
+
+    /// A transfer and gateways with these numbers that may take any path, all registered.
+    pub(crate) fn with_paths(numbers: &[u8]) -> Self {
+        let mut world = Self::empty();
+        world.start_transfer(1);
+        for &number in numbers {
+            world.insert(number, GatewayConfig { path: PathChoice::Auto, ..config(number, 1) });
+        }
+        world.run(Duration::from_millis(500));
+        world
     }
 
     /// Puts a gateway at the address `number`.
@@ -292,6 +308,14 @@ impl World {
             }
             return;
         }
+        if datagram.to.ip().is_multicast() {
+            for number in self.gateways.keys().copied().collect::<Vec<_>>() {
+                if address_of(number) != datagram.from {
+                    self.train(number, datagram.from, datagram.bytes.clone(), bytes);
+                }
+            }
+            return;
+        }
         let (number, endpoint) = match streams::seen_by_transfer(datagram.to) {
             Some(number) => (self.streams.is_connected(datagram.to).then_some(number), streams::by_bridge(number)),
             None => ((1..=u8::MAX).find(|number| address_of(*number) == datagram.to), endpoint),
@@ -330,7 +354,8 @@ impl World {
         for (to, bytes) in output.sent {
             assert!(bytes.len() + 28 <= 1280, "a datagram of {} bytes", bytes.len());
             let Some((from, to)) = self.streams.ends(from, to, self.transfer_at) else { continue };
-            let datagram = Datagram { from, to, bytes };
+            let mut datagram = Datagram { from, to, bytes };
+            (self.translate)(&mut datagram);
             if let Some(capture) = &mut self.capture {
                 capture.push(datagram.clone());
             }

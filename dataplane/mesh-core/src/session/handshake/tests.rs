@@ -394,6 +394,16 @@ fn static_key_survives_the_state_file() {
     assert!(!format!("{key:?}").contains("secret"));
 }
 
+/// Computed with OpenSSL: `openssl kdf -keylen 12 -kdfopt digest:SHA256 -kdfopt hexkey:05… -kdfopt salt:… -kdfopt info:…
+/// HKDF`.
+#[test]
+fn bytes_for_a_use_follow_from_the_key() {
+    let key = StaticKey::from_seed([5; 32]);
+    assert_eq!(hex(&key.derive::<12>("pcp")), "e9f269f666c5f0a170880506");
+    assert_ne!(key.derive::<12>("pcp"), key.derive::<12>("other"));
+    assert_ne!(key.derive::<12>("pcp"), StaticKey::from_seed([6; 32]).derive::<12>("pcp"));
+}
+
 /// Computed with OpenSSL.
 #[test]
 fn public_half_is_that_of_x25519() {

@@ -36,6 +36,7 @@ fn keys_are_those_of_the_protocol() {
     assert_eq!(hex(keys.cookie()), "50998c339f416c463722b997355f20b613dd53a46e2421c90df891da11d96e45");
     assert_eq!(hex(keys.psk_transfer()), "d18bb72a7c145a02569de74cfc8c85bc9ddc7500ea55f827b39dbd9ce4d44ef7");
     assert_eq!(hex(keys.psk_gateway()), "7640ee70161c90f8b548a0e33b822d896bbeb3f63c335d42970e758bbe3e1969");
+    assert_eq!(hex(&*keys.beacon(&[7; 16])), "83e45b8bbdb6137a65cf12a43a1e48149346f9c100e55cc04eb72084d7e2eb05");
     assert_eq!(keys.ula_prefix(), ("fd14:2699:5572::".parse().unwrap(), 64));
 }
 

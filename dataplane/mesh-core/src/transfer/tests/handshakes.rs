@@ -17,7 +17,7 @@ fn gateway_registers_through_cookie_and_handshake() {
     let mut world = World::new();
     let mut gateway = Gateway::new(FIRST, 1);
     let sent = gateway.register(&mut world);
-    let [Message::Registered { request, slot, observed, boot, lease_seconds, change, ticket }] =
+    let [Message::Registered { request, slot, observed, boot, lease_seconds, change, ticket, other_port: None }] =
         &gateway.read(&sent)[..]
     else {
         panic!("one answer")

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use mesh_wire::message::Message;
+use mesh_wire::observe::{Observe, Observed};
 use mesh_wire::route::Slot;
 
 use super::world::*;
 use crate::drops::DropReason;
 use crate::seam::{Action, Endpoint, Moment, Slab, SocketId};
+use crate::session::mac::ObserverKey;
 use crate::transfer::{Handed, LEASE, SlotChange, Transfer, TransferConfig};
 
 /// The mirror's socket of the namespace: another number than the home's.
@@ -23,7 +25,7 @@ impl Two {
         let mut two = Self { home: World::new(), there: World::new() };
         assert!(two.home.transfer.share_namespace(FIRST));
         two.there.transfer.remove_namespace(FIRST);
-        two.there.transfer.add_mirror(THERE, PORT);
+        two.there.transfer.add_mirror(THERE, PORT, keys(7, PORT));
         two
     }
 
@@ -210,4 +212,19 @@ fn a_namespace_that_is_not_shared_keeps_no_journal() {
         seed: [1; 32],
     };
     assert!(Transfer::new(config, Moment::from_nanos(0)).shares().is_empty());
+}
+
+#[test]
+fn a_mirror_tells_where_a_gateway_is_seen_without_asking_the_home() {
+    let mut two = Two::new();
+    let key = ObserverKey::of(&keys(7, PORT));
+    let asked = Observe::emit(&[5; 12], |covered| key.mac(covered)).to_vec();
+    let from = at(THERE, "203.0.113.9:7000");
+    let sent = two.there.answers(from, &asked);
+    let [(to, answer)] = &sent[..] else { panic!("one answer") };
+    assert_eq!((to.remote, Observed::parse(answer).unwrap().endpoint), (from.remote, from.remote));
+    let wrong = Observe::emit(&[5; 12], |_| [1; 16]).to_vec();
+    assert_eq!(two.there.answers(from, &wrong), []);
+    assert_eq!(two.there.transfer.drops().get(DropReason::WrongToken), 1);
+    assert!(two.there.transfer.poll_handed().is_none(), "the home hears nothing of it");
 }

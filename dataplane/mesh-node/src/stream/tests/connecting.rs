@@ -80,6 +80,8 @@ fn frames_pass_both_ways() {
     for frame in &sent {
         assert_eq!(receive(&gateway.engine), (frame.clone(), stream.bridge));
     }
+    // What arrived is counted a moment after it was passed on.
+    until("all are counted", || gateway.counts.report().frames_in == 99);
     let report = gateway.counts.report();
     assert_eq!((report.frames_in, report.frames_out, report.dropped, report.connections), (99, 99, 0, 1));
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
-/// The way between one node and the middle of the network, both directions alike.
+/// The way between one point and the middle of the Internet, across a local network, or along a cable; both directions
+/// alike.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Link {
     /// Time every datagram takes.
@@ -43,9 +44,14 @@ impl Link {
         up: true,
     };
 
+    /// A local network: 0.2 ms.
+    pub const LAN: Self = Self { delay: Duration::from_micros(200), ..Self::CLEAN };
+
+    /// The last metre of a host on a local network: it takes no time.
+    pub const CABLE: Self = Self { delay: Duration::ZERO, ..Self::CLEAN };
+
     /// When each copy of one datagram arrives after crossing this link: none when it is lost.
-    pub(crate) fn cross(&self, rng: &mut ChaCha12Rng, ip_bytes: usize, copies: &mut Vec<Duration>) {
-        copies.clear();
+    fn cross(&self, rng: &mut ChaCha12Rng, ip_bytes: usize, copies: &mut Vec<Duration>) {
         if !self.up || ip_bytes > self.mtu || rng.random_bool(self.loss) {
             return;
         }
@@ -54,5 +60,22 @@ impl Link {
             let jitter = self.jitter.mul_f64(rng.random::<f64>());
             copies.push(self.delay + jitter);
         }
+    }
+
+    /// When each copy of one datagram arrives after crossing all of `links` in turn.
+    pub(super) fn cross_all(links: &[Self], rng: &mut ChaCha12Rng, ip_bytes: usize) -> Vec<Duration> {
+        let mut copies = vec![Duration::ZERO];
+        for link in links {
+            let mut further = Vec::with_capacity(copies.len());
+            for time in copies {
+                let first = further.len();
+                link.cross(rng, ip_bytes, &mut further);
+                for copy in &mut further[first..] {
+                    *copy += time;
+                }
+            }
+            copies = further;
+        }
+        copies
     }
 }

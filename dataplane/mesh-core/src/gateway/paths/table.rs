@@ -1,0 +1,615 @@
+//! The paths of one peer: when each is to be probed, and which one carries.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::gauge::Gauge;
+use super::{Path, PathChoice, PathKind};
+use crate::gateway::addresses::same;
+use crate::seam::{Endpoint, Moment, SocketId};
+
+/// Paths without a relay that are known of one peer, at most.
+const STRAIGHT_MAX: usize = 16;
+
+/// Probes to a place that never answered, in one round; a pause follows each of them.
+const TRIES: u8 = 3;
+const TRY_PAUSES: [Duration; TRIES as usize] =
+    [Duration::from_millis(200), Duration::from_millis(600), Duration::from_secs(1)];
+/// Rounds are repeated while the relay carries; the pause doubles.
+const ROUND_FIRST: Duration = Duration::from_secs(5);
+const ROUND_MOST: Duration = Duration::from_secs(320);
+
+/// Between two probes: of the path that carries; of one that could, while that one is in doubt, and while it is well; of one that
+/// is about to prove itself.
+const CARRYING: Duration = Duration::from_millis(200);
+const SPARE: Duration = Duration::from_secs(1);
+const SPARE_OF_WELL: Duration = Duration::from_secs(10);
+const RELAY_OF_WELL: Duration = Duration::from_secs(30);
+const PROVING: Duration = Duration::from_millis(100);
+/// Of every path while the peer is not in use: often enough to keep a NAT's mapping (RFC 4787: two minutes at least, but 30 s
+/// are common).
+const IDLE: Duration = Duration::from_secs(20);
+/// Of a path that fell silent; the pause doubles.
+const SILENT_FIRST: Duration = Duration::from_secs(1);
+const SILENT_MOST: Duration = Duration::from_secs(30);
+/// Probes after which a silent path by a socket of its own is not worth the socket: a minute.
+const SILENT_DEAD: u32 = 10;
+
+/// Answers in a row after which a path may carry: for the first time, and after it fell silent. That doubles each time.
+const NEEDED_FIRST: u32 = 2;
+const NEEDED_AGAIN: u32 = 8;
+const NEEDED_MOST: u32 = 64;
+
+/// What a path costs beside its round-trip time, in milliseconds: for twice its jitter, for each share of loss, and by kind.
+const COST_OF_LOSS: f64 = 1_500.0;
+const COST_OF_RELAY: f64 = 5.0;
+const WORTH_OF_LAN: f64 = 10.0;
+
+/// Another path has to be better by the larger of these, for this time, and the last change of mind so long ago.
+const MARGIN_MS: f64 = 5.0;
+const MARGIN_SHARE: f64 = 0.2;
+const BETTER_FOR: Duration = Duration::from_secs(3);
+const HOLD: Duration = Duration::from_secs(60);
+/// A path is known after so many answers in a row.
+const WELL_AFTER: u32 = 15;
+/// A path that loses more than this, and more than twice what the other one does, is left sooner.
+const LOSSY: f64 = 0.08;
+const BETTER_THAN_LOSSY_FOR: Duration = Duration::from_millis(500);
+
+/// A path without a relay.
+#[derive(Debug)]
+struct Straight {
+    path: Path,
+    gauge: Gauge,
+    stage: Stage,
+    next_at: Moment,
+    /// Answers in a row that it needs to carry.
+    needed: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It never answered; so many probes went out in this round.
+    Untried(u8),
+    /// It answers.
+    Proven,
+    /// It did once; so many probes went out since.
+    Silent(u32),
+}
+
+impl Straight {
+    fn is_ready(&self) -> bool {
+        self.stage == Stage::Proven && self.gauge.streak() >= self.needed
+    }
+
+    fn pause(&self, in_use: bool, carries: bool, well: bool, stretch: u32) -> Duration {
+        match self.stage {
+            Stage::Untried(sent) => TRY_PAUSES[usize::from(sent.min(TRIES - 1))],
+            Stage::Silent(sent) => SILENT_FIRST.saturating_mul(1 << (sent / 2).min(8)).min(SILENT_MOST),
+            Stage::Proven if self.gauge.streak() < self.needed => PROVING,
+            Stage::Proven if !in_use => IDLE,
+            Stage::Proven if carries => CARRYING * stretch,
+            Stage::Proven if well => SPARE_OF_WELL,
+            Stage::Proven => SPARE * stretch,
+        }
+    }
+
+    fn is_due(&self, now: Moment) -> bool {
+        self.next_at <= now && self.stage != Stage::Untried(TRIES)
+    }
+}
+
+/// What is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateway) enum Way {
+    /// The relay.
+    Relay,
+    /// A path without one.
+    Straight(Path),
+}
+
+/// Which path carries has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateway) struct Switch {
+    pub(in crate::gateway) from: PathKind,
+    pub(in crate::gateway) to: PathKind,
+}
+
+/// The paths of one peer.
+#[derive(Debug)]
+pub(in crate::gateway) struct Paths {
+    choice: PathChoice,
+    straight: Vec<Straight>,
+    /// Which of them carries; `None`: the relay.
+    carries: Option<usize>,
+    relay: Gauge,
+    relay_next_at: Moment,
+    /// A path that is better than the one that carries, and since when.
+    better: Option<(Option<usize>, Moment)>,
+    /// When the last change was made because another path was better.
+    changed_at: Option<Moment>,
+    rounds: u32,
+    round_at: Option<Moment>,
+    was_well: bool,
+}
+
+impl Paths {
+    /// The relay alone is known.
+    pub(in crate::gateway) fn new(choice: PathChoice, now: Moment) -> Self {
+        Self {
+            choice,
+            straight: Vec::new(),
+            carries: None,
+            relay: Gauge::default(),
+            relay_next_at: now,
+            better: None,
+            changed_at: None,
+            rounds: 0,
+            round_at: None,
+            was_well: false,
+        }
+    }
+
+    pub(in crate::gateway) fn choice(&self) -> PathChoice {
+        self.choice
+    }
+
+    /// The path without a relay that carries.
+    pub(in crate::gateway) fn carrying(&self) -> Option<&Path> {
+        self.carries.map(|place| &self.straight[place].path)
+    }
+
+    /// Whether there is anything to probe, or to compare the relay with.
+    pub(in crate::gateway) fn is_relay_alone(&self) -> bool {
+        self.straight.is_empty()
+    }
+
+    fn find(&self, endpoint: &Endpoint) -> Option<usize> {
+        self.straight.iter().position(|straight| same(&straight.path.endpoint, endpoint))
+    }
+
+    /// Whether `endpoint` is one end of a path that is known.
+    pub(in crate::gateway) fn knows(&self, endpoint: &Endpoint) -> bool {
+        self.find(endpoint).is_some()
+    }
+
+    /// Whether any path without the relay answers.
+    pub(in crate::gateway) fn is_proven(&self) -> bool {
+        self.straight.iter().any(|straight| straight.stage == Stage::Proven)
+    }
+
+    /// Whether a frame of the peer came from `ip`, by a path that has not fallen silent since.
+    pub(in crate::gateway) fn is_heard_at(&self, ip: IpAddr) -> bool {
+        let heard = |straight: &Straight| {
+            straight.path.endpoint.remote.ip() == ip
+                && straight.gauge.received() > 0
+                && !matches!(straight.stage, Stage::Silent(_) | Stage::Untried(TRIES))
+        };
+        self.straight.iter().any(heard)
+    }
+
+    /// Whether a path leaves by `socket`.
+    pub(in crate::gateway) fn uses(&self, socket: SocketId) -> bool {
+        self.straight.iter().any(|straight| straight.path.endpoint.socket == socket)
+    }
+
+    /// Forgets the paths by `socket` that never answered, or do not any more.
+    pub(in crate::gateway) fn forget_dead(&mut self, socket: SocketId) {
+        let dead = |straight: &Straight| {
+            straight.path.endpoint.socket == socket
+                && match straight.stage {
+                    Stage::Untried(sent) => sent == TRIES,
+                    Stage::Silent(sent) => sent >= SILENT_DEAD,
+                    Stage::Proven => false,
+                }
+        };
+        while let Some(place) = self.straight.iter().position(dead).filter(|place| self.carries != Some(*place)) {
+            self.remove(place);
+        }
+    }
+
+    /// Where the peer may be.
+    pub(in crate::gateway) fn remotes(&self) -> impl Iterator<Item = SocketAddr> {
+        self.straight.iter().map(|straight| straight.path.endpoint.remote)
+    }
+
+    /// Whether `endpoint` has answered a probe.
+    pub(in crate::gateway) fn has_proven(&self, endpoint: &Endpoint) -> bool {
+        self.find(endpoint).is_some_and(|place| !matches!(self.straight[place].stage, Stage::Untried(_)))
+    }
+
+    /// Notes frames sent to the peer on the path that carries.
+    pub(in crate::gateway) fn note_sent(&mut self, frames: u32) {
+        match self.carries {
+            Some(place) => self.straight[place].gauge.note_sent(frames),
+            None => self.relay.note_sent(frames),
+        }
+    }
+
+    /// Notes a frame sent to an endpoint of the peer, or by the relay (`None`), whatever carries.
+    pub(in crate::gateway) fn note_sent_to(&mut self, endpoint: Option<&Endpoint>) {
+        match endpoint {
+            None => self.relay.note_sent(1),
+            Some(endpoint) => {
+                if let Some(place) = self.find(endpoint) {
+                    self.straight[place].gauge.note_sent(1);
+                }
+            }
+        }
+    }
+
+    /// Notes an authentic frame of the peer, from an endpoint of its own or by the relay (`None`). `false` when the endpoint is
+    /// not known.
+    pub(in crate::gateway) fn note_received(&mut self, from: Option<&Endpoint>) -> bool {
+        let Some(from) = from else {
+            self.relay.note_received();
+            return true;
+        };
+        let carrying = self.carries.filter(|&place| same(&self.straight[place].path.endpoint, from));
+        match carrying.or_else(|| self.find(from)) {
+            Some(place) => {
+                self.straight[place].gauge.note_received();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Frames received from an endpoint of the peer, or by the relay.
+    pub(in crate::gateway) fn received(&self, from: Option<&Endpoint>) -> u32 {
+        match from {
+            None => self.relay.received(),
+            Some(from) => self.find(from).map_or(0, |place| self.straight[place].gauge.received()),
+        }
+    }
+
+    /// Adds a path to be tried at once. One that is known is tried anew if it never answered.
+    pub(in crate::gateway) fn add(&mut self, now: Moment, path: Path) {
+        if !self.choice.allows(path.kind) || path.kind == PathKind::Relay {
+            return;
+        }
+        if let Some(place) = self.find(&path.endpoint) {
+            let known = &mut self.straight[place];
+            if let Stage::Untried(_) = known.stage {
+                (known.stage, known.next_at) = (Stage::Untried(0), now);
+            }
+            return;
+        }
+        if self.straight.len() == STRAIGHT_MAX && !self.make_room() {
+            return;
+        }
+        let gauge = Gauge::default();
+        self.straight.push(Straight { path, gauge, stage: Stage::Untried(0), next_at: now, needed: NEEDED_FIRST });
+        self.round_at.get_or_insert(now + ROUND_FIRST);
+    }
+
+    /// Forgets the path that is worth least, if one is worth nothing.
+    fn make_room(&mut self) -> bool {
+        let worth = |straight: &Straight| match straight.stage {
+            Stage::Untried(TRIES) => 0,
+            Stage::Silent(_) => 1,
+            Stage::Untried(_) => 2,
+            Stage::Proven => 3,
+        };
+        let least = (0..self.straight.len())
+            .filter(|place| self.carries != Some(*place))
+            .min_by_key(|&place| worth(&self.straight[place]));
+        let Some(place) = least.filter(|&place| worth(&self.straight[place]) < 2) else { return false };
+        self.remove(place);
+        true
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.straight.remove(place);
+        // Places after it have moved.
+        self.carries =
+            self.carries.filter(|carries| *carries != place).map(|carries| carries - usize::from(carries > place));
+        self.better = None;
+    }
+
+    /// The endpoints have moved to other sockets, as `adopt` does it; those for which it is false are gone.
+    pub(in crate::gateway) fn adopt(&mut self, mut adopt: impl FnMut(&mut Endpoint) -> bool) {
+        let mut place = 0;
+        while place < self.straight.len() {
+            if adopt(&mut self.straight[place].path.endpoint) {
+                place += 1;
+            } else {
+                self.remove(place);
+            }
+        }
+    }
+
+    /// All places are tried anew and all paths probed at once: the network has changed, or the peer told of new places.
+    pub(in crate::gateway) fn try_all(&mut self, now: Moment) {
+        for straight in &mut self.straight {
+            straight.next_at = now;
+            match &mut straight.stage {
+                Stage::Untried(sent) => *sent = 0,
+                Stage::Silent(sent) => *sent = 0,
+                Stage::Proven => {}
+            }
+        }
+        self.begin_rounds(now);
+    }
+
+    /// Places that never answered are tried again after a while.
+    fn begin_rounds(&mut self, now: Moment) {
+        self.rounds = 0;
+        self.round_at = (!self.straight.is_empty()).then(|| now + ROUND_FIRST);
+    }
+
+    /// Forgets all but the relay: the peer has begun anew.
+    pub(in crate::gateway) fn clear(&mut self, now: Moment) {
+        *self = Self::new(self.choice, now);
+    }
+
+    /// The next path that is due for a probe. The caller sends it and calls [`Paths::probed`].
+    pub(in crate::gateway) fn due(&mut self, now: Moment, in_use: bool, relay: bool) -> Option<Way> {
+        let well = self.is_well();
+        if std::mem::replace(&mut self.was_well, well) && !well {
+            // What carries is in doubt: the others are measured at once.
+            self.wake(now);
+        }
+        if in_use && self.carries.is_none() && !self.may_relay(relay) {
+            // Nothing carries: what did is asked each second, and what never did in each of the shortest rounds.
+            self.round_at = self.round_at.map(|at| at.min(now + ROUND_FIRST));
+            for straight in self.straight.iter_mut().filter(|straight| matches!(straight.stage, Stage::Silent(_))) {
+                straight.next_at = straight.next_at.min(now + SILENT_FIRST);
+            }
+        }
+        if in_use && self.carries.is_none() && self.round_at.is_some_and(|at| at <= now) {
+            self.rounds += 1;
+            self.round_at = Some(now + ROUND_FIRST.saturating_mul(1 << self.rounds.min(8)).min(ROUND_MOST));
+            for straight in &mut self.straight {
+                if let Stage::Untried(_) = straight.stage {
+                    (straight.stage, straight.next_at) = (Stage::Untried(0), now);
+                }
+            }
+        }
+        if let Some(straight) = self.straight.iter().find(|straight| straight.is_due(now)) {
+            return Some(Way::Straight(straight.path));
+        }
+        (relay && self.compares() && self.relay_next_at <= now).then_some(Way::Relay)
+    }
+
+    /// Whether the relay is to be measured: there is something to compare it with.
+    fn compares(&self) -> bool {
+        self.straight.iter().any(|straight| straight.stage == Stage::Proven)
+    }
+
+    /// Whether a path without a relay carries, known for a while, that loses next to nothing and answers as fast as it did: others
+    /// need not be measured often.
+    fn is_well(&self) -> bool {
+        let Some(place) = self.carries else { return false };
+        let gauge = &self.straight[place].gauge;
+        gauge.streak() >= WELL_AFTER && gauge.loss() < LOSSY / 2.0 && gauge.is_as_fast_as_ever()
+    }
+
+    /// Notes that a probe leaves, and returns how many frames were sent before it. `stretch` makes pauses longer where many peers
+    /// are probed.
+    pub(in crate::gateway) fn probed(&mut self, now: Moment, way: Way, seq: u32, in_use: bool, stretch: u32) -> u32 {
+        let well = self.is_well();
+        let Way::Straight(path) = way else {
+            self.relay_next_at = now
+                + match (in_use, well) {
+                    (true, true) => RELAY_OF_WELL,
+                    (true, false) => SPARE * stretch,
+                    (false, _) => IDLE,
+                };
+            return self.relay.probe(now, seq);
+        };
+        let Some(place) = self.find(&path.endpoint) else { return 0 };
+        let carries = self.carries == Some(place);
+        let straight = &mut self.straight[place];
+        straight.next_at = now + straight.pause(in_use, carries, well, stretch);
+        match &mut straight.stage {
+            Stage::Untried(sent) => *sent += 1,
+            Stage::Silent(sent) => *sent = sent.saturating_add(1),
+            Stage::Proven => {}
+        }
+        straight.gauge.probe(now, seq)
+    }
+
+    /// A place gets no probe in this round: nobody vouches for it, and it had enough.
+    pub(in crate::gateway) fn pass_over(&mut self, path: &Path) {
+        if let Some(place) = self.find(&path.endpoint) {
+            self.straight[place].stage = Stage::Untried(TRIES);
+        }
+    }
+
+    /// Takes the answer to a probe, which came from an endpoint of the peer or by the relay. `false` when it answers nothing that
+    /// was asked there.
+    pub(in crate::gateway) fn answered(
+        &mut self,
+        now: Moment,
+        from: Option<&Endpoint>,
+        seq: u32,
+        received: u32,
+    ) -> bool {
+        let Some(from) = from else { return self.relay.answer(now, seq, received) };
+        let Some(place) = self.find(from) else { return false };
+        let straight = &mut self.straight[place];
+        if !straight.gauge.answer(now, seq, received) {
+            return false;
+        }
+        if straight.stage != Stage::Proven {
+            straight.stage = Stage::Proven;
+            straight.next_at = straight.next_at.min(now + PROVING);
+        }
+        true
+    }
+
+    /// The peer is in use again: what carries is asked at once whether it still does.
+    pub(in crate::gateway) fn wake(&mut self, now: Moment) {
+        self.relay_next_at = self.relay_next_at.min(now);
+        for straight in self.straight.iter_mut().filter(|straight| straight.stage == Stage::Proven) {
+            straight.next_at = straight.next_at.min(now);
+        }
+    }
+
+    /// Sees which paths have fallen silent, and which one is to carry. `relay`: whether there is one.
+    pub(in crate::gateway) fn review(&mut self, now: Moment, relay: bool) -> Option<Switch> {
+        for straight in &mut self.straight {
+            if straight.stage == Stage::Proven && straight.gauge.is_silent(now) {
+                straight.gauge.fall_silent();
+                straight.stage = Stage::Silent(0);
+                straight.next_at = now + SILENT_FIRST;
+                straight.needed = if straight.needed == NEEDED_FIRST { NEEDED_AGAIN } else { straight.needed * 2 };
+                straight.needed = straight.needed.min(NEEDED_MOST);
+            }
+        }
+        let relay_silent = self.relay.is_silent(now);
+        let kind = self.kind();
+        let fell = self.carries.is_some_and(|place| self.straight[place].stage != Stage::Proven);
+        let best = self.best(relay && !relay_silent);
+        if fell {
+            // Whatever there is; without anything the relay is where the next try begins.
+            self.carries = best.flatten();
+            self.better = None;
+            self.begin_rounds(now);
+            return Some(Switch { from: kind, to: self.kind() });
+        }
+        let best = best?;
+        if best == self.carries {
+            self.better = None;
+            return None;
+        }
+        let since = match self.better {
+            Some((better, since)) if better == best => since,
+            _ => now,
+        };
+        self.better = Some((best, since));
+        if !self.is_to_change(now, best, since, relay) {
+            return None;
+        }
+        // The first way off the relay is no change of mind.
+        if self.carries.is_some() || self.changed_at.is_some() {
+            self.changed_at = Some(now);
+        }
+        (self.carries, self.better) = (best, None);
+        self.begin_rounds(now);
+        Some(Switch { from: kind, to: self.kind() })
+    }
+
+    fn is_to_change(&self, now: Moment, best: Option<usize>, since: Moment, relay: bool) -> bool {
+        let (Some(cost_now), Some(cost_then)) = (self.cost(self.carries), self.cost(best)) else {
+            // The relay was not measured yet: what needs no relay is taken.
+            return best.is_some();
+        };
+        if self.carries.is_none() && !self.may_relay(relay) {
+            return true;
+        }
+        if cost_now - cost_then < MARGIN_MS.max(MARGIN_SHARE * cost_now) {
+            // Off the relay for as good a path, but not back and forth.
+            let first = self.carries.is_none() && self.changed_at.is_none();
+            return first && cost_then <= cost_now;
+        }
+        let loss = |way: Option<usize>| self.gauge(way).loss();
+        if loss(self.carries) >= LOSSY && loss(self.carries) > 2.0 * loss(best) {
+            return now.since(since) >= BETTER_THAN_LOSSY_FOR;
+        }
+        let held = self.changed_at.is_some_and(|at| now.since(at) < HOLD);
+        let from_relay = self.carries.is_none() && self.changed_at.is_none();
+        !held && (from_relay || now.since(since) >= BETTER_FOR)
+    }
+
+    /// Whether the relay may carry, where there is one.
+    fn may_relay(&self, relay: bool) -> bool {
+        relay && self.choice.allows(PathKind::Relay)
+    }
+
+    fn kind(&self) -> PathKind {
+        self.carrying().map_or(PathKind::Relay, |path| path.kind)
+    }
+
+    fn gauge(&self, way: Option<usize>) -> &Gauge {
+        way.map_or(&self.relay, |place| &self.straight[place].gauge)
+    }
+
+    /// What a path costs, in milliseconds; `None` while it was not measured.
+    fn cost(&self, way: Option<usize>) -> Option<f64> {
+        let gauge = self.gauge(way);
+        let kind = way.map_or(PathKind::Relay, |place| self.straight[place].path.kind);
+        let of_kind = match kind {
+            PathKind::Relay => COST_OF_RELAY,
+            PathKind::Direct => 0.0,
+            PathKind::Lan => -WORTH_OF_LAN,
+        };
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        let cost = milliseconds(gauge.round_trip()?) + 2.0 * milliseconds(gauge.jitter()) + COST_OF_LOSS * gauge.loss();
+        Some(cost + of_kind)
+    }
+
+    /// The cheapest path that may carry: `Some(None)` is the relay, `None` that there is none.
+    fn best(&self, relay: bool) -> Option<Option<usize>> {
+        let relay = self.may_relay(relay);
+        let straight = (0..self.straight.len()).filter(|&place| {
+            let straight = &self.straight[place];
+            // Where there is nothing else, one that answers again carries at once.
+            let ready = straight.is_ready() || !relay && straight.gauge.streak() >= NEEDED_FIRST;
+            straight.stage == Stage::Proven
+                && (ready || self.carries == Some(place))
+                && self.choice.allows(straight.path.kind)
+        });
+        let cheapest = straight
+            .filter_map(|place| Some((place, self.cost(Some(place))?)))
+            .min_by(|(_, one), (_, other)| one.total_cmp(other));
+        if !relay {
+            return cheapest.map(|(place, _)| Some(place));
+        }
+        match (cheapest, self.cost(None)) {
+            (Some((place, cost)), Some(of_relay)) if cost <= of_relay => Some(Some(place)),
+            (Some((place, _)), None) => Some(Some(place)),
+            _ => Some(None),
+        }
+    }
+
+    /// When to look again: the next probe, or when the path that carries is given up.
+    pub(in crate::gateway) fn next_timeout(&self, now: Moment, in_use: bool, relay: bool) -> Option<Moment> {
+        let probes = self.straight.iter().filter(|straight| straight.stage != Stage::Untried(TRIES));
+        let silent = self.straight.iter().filter(|straight| straight.stage == Stage::Proven);
+        let round = self.round_at.filter(|_| in_use && self.carries.is_none() && !self.straight.is_empty());
+        let relay = (relay && self.compares()).then_some(self.relay_next_at);
+        let better = self.better.map(|_| now + BETTER_THAN_LOSSY_FOR);
+        let due = probes.map(|straight| straight.next_at);
+        let silent = silent.filter_map(|straight| straight.gauge.silent_from());
+        due.chain(silent).chain(round).chain(relay).chain(better).min()
+    }
+
+    /// All paths as status shows them; the relay is at `relay`.
+    pub(in crate::gateway) fn status(&self, relay: Option<&Path>) -> Vec<super::PathStatus> {
+        let shown = |path: &Path, gauge: &Gauge, active: bool, proven: bool| super::PathStatus {
+            kind: path.kind,
+            endpoint: Some(path.endpoint.remote),
+            active,
+            proven,
+            rtt_micros: gauge.round_trip().map(micros),
+            jitter_micros: micros(gauge.jitter()),
+            loss_permille: (gauge.loss() * 1e3).round() as u16,
+        };
+        let relay = relay.map(|path| shown(path, &self.relay, self.carries.is_none(), self.relay.streak() > 0));
+        let straight = self.straight.iter().enumerate().map(|(place, straight)| {
+            let proven = straight.stage == Stage::Proven;
+            shown(&straight.path, &straight.gauge, self.carries == Some(place), proven)
+        });
+        relay.into_iter().chain(straight).collect()
+    }
+
+    /// Whether a path without a relay carries, and was answered within `time`.
+    pub(in crate::gateway) fn is_alive(&self, now: Moment, time: Duration) -> bool {
+        let answered = self.carries.and_then(|place| self.straight[place].gauge.answered_at());
+        answered.is_some_and(|at| now.since(at) < time)
+    }
+
+    /// What carries, measured.
+    pub(in crate::gateway) fn measured(&self) -> &Gauge {
+        self.gauge(self.carries)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
