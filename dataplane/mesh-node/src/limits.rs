@@ -10,9 +10,9 @@ use crate::stream::listen::FILES_EACH;
 /// Descriptors beside the sockets of namespaces: rings, logs, status, helper pipes, and what libraries open.
 const FILES_BESIDE: u64 = 512;
 
-/// Makes room for the open sockets of `ports` ports, and `more` beside one for each; and, as far as there is any, for TCP on each
-/// port and `connections` by that. Returns for how many there is; the fallback is all that lacks where it is none. The error is one
-/// line that names the limit and the remedy.
+/// Makes room for the open sockets of `ports` ports, and `more` beside one for each; and, as far as there is any, for
+/// TCP on each port and `connections` by that. Returns for how many there is; the fallback is all that lacks where it
+/// is none. The error is one line that names the limit and the remedy.
 pub fn make_room(ports: u16, more: usize, connections: usize) -> anyhow::Result<usize> {
     let sockets = u64::from(ports) + more as u64;
     // Every socket twice: the engine may hold a copy of each while it registers them.

@@ -1,7 +1,7 @@
 //! Frames over TCP, where a network lets no UDP pass.
 //!
-//! Neither engines nor state machines know of TCP. A *bridge* passes frames between a TCP connection and a UDP socket on a
-//! loopback address, so that what is behind it looks like any other endpoint:
+//! Neither engines nor state machines know of TCP. A *bridge* passes frames between a TCP connection and a UDP socket
+//! on a loopback address, so that what is behind it looks like any other endpoint:
 //!
 //! ```text
 //!  gateway                                                     transfer
@@ -10,10 +10,11 @@
 //! +--------+               +--------+ length, frame  +--------+               +--------+
 //! ```
 //!
-//! - [`listen`] is the transfer's: one thread listens on the TCP port of every namespace, and gives each connection a bridge;
+//! - [`listen`] is the transfer's: one thread listens on the TCP port of every namespace, and gives each connection a
+//!   bridge;
 //! - [`connect`] is the gateway's: a thread keeps one connection for as long as the state machine wants one;
-//! - `pipe.rs` is what a bridge does, on either side. Whatever does not fit is dropped and counted, as on any network: a stream never
-//!   makes frames wait for longer than its queue is deep.
+//! - `pipe.rs` is what a bridge does, on either side. Whatever does not fit is dropped and counted, as on any network:
+//!   a stream never makes frames wait for longer than its queue is deep.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,8 +33,8 @@ mod source;
 /// TCP asks for a sign of life after this time of silence, and again at this interval.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// What the kernel may hold of a connection beyond what is on its way, in bytes. More would be frames that grow old where nobody
-/// can drop them.
+/// What the kernel may hold of a connection beyond what is on its way, in bytes. More would be frames that grow old
+/// where nobody can drop them.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 128 * 1024;
 

@@ -9,8 +9,8 @@
 //! +-------------------------------+---
 //! ```
 //!
-//! A frame here is what would be one datagram, so it is never empty and never longer than one. A length that says otherwise ends
-//! the stream: behind it nobody knows where a frame begins.
+//! A frame here is what would be one datagram, so it is never empty and never longer than one. A length that says
+//! otherwise ends the stream: behind it nobody knows where a frame begins.
 
 use crate::Malformed;
 use crate::read::u16_at;
@@ -36,8 +36,8 @@ pub fn length(bytes: usize) -> Result<[u8; LENGTH_BYTES], Malformed> {
     }
 }
 
-/// Finds the frames in a stream, however it is cut into pieces. Holds no more than what was fed last and one frame that is not
-/// whole yet.
+/// Finds the frames in a stream, however it is cut into pieces. Holds no more than what was fed last and one frame that
+/// is not whole yet.
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
@@ -46,7 +46,8 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Takes the next piece of the stream. Whatever [`Frames::next`] has to say should be asked for before the next piece.
+    /// Takes the next piece of the stream. Whatever [`Frames::next`] has to say should be asked for before the next
+    /// piece.
     pub fn feed(&mut self, piece: &[u8]) {
         self.bytes.drain(..self.at);
         self.at = 0;

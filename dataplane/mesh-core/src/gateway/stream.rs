@@ -1,19 +1,22 @@
 //! The transfer over TCP, where UDP gets no answer.
 //!
-//! TCP itself is the program's: a *bridge* there passes frames between a connection to the transfer and a socket of its own on a
-//! loopback address, so that here the stream is one more endpoint, by a socket that serves nothing else
+//! TCP itself is the program's: a *bridge* there passes frames between a connection to the transfer and a socket of its
+//! own on a loopback address, so that here the stream is one more endpoint, by a socket that serves nothing else
 //! ([`Sockets::stream`](super::Sockets::stream)). What happens:
 //!
-//! 1. For 2 s UDP gets no answer, to inits at every address or to the keepalives of a registration: a bridge is asked for.
-//! 2. When it stands, UDP is asked once more, and a moment later the stream: what answers first has the registration. It is the
-//!    same member that registers again, so it keeps its slot, and its peers notice nothing.
-//! 3. While the stream has it, UDP is tried every 20 s: by a keepalive, on the session there is. The transfer answers what a
-//!    member says elsewhere by a question there. That it came is proof that UDP works both ways; our answer moves the
-//!    registration, and what the transfer says next by UDP is proof of that. Until then data stays on the stream.
-//! 4. What is still on its way over the stream counts for five seconds more, on both sides; then the bridge is not wanted any more.
+//! 1. For 2 s UDP gets no answer, to inits at every address or to the keepalives of a registration: a bridge is asked
+//!    for.
+//! 2. When it stands, UDP is asked once more, and a moment later the stream: what answers first has the registration.
+//!    It is the same member that registers again, so it keeps its slot, and its peers notice nothing.
+//! 3. While the stream has it, UDP is tried every 20 s: by a keepalive, on the session there is. The transfer answers
+//!    what a member says elsewhere by a question there. That it came is proof that UDP works both ways; our answer
+//!    moves the registration, and what the transfer says next by UDP is proof of that. Until then data stays on the
+//!    stream.
+//! 4. What is still on its way over the stream counts for five seconds more, on both sides; then the bridge is not
+//!    wanted any more.
 //!
-//! A transfer that is down looks the same as a network that lets no UDP pass until TCP is tried: so nothing here stands in the way of
-//! the handshakes over UDP, which go on every second.
+//! A transfer that is down looks the same as a network that lets no UDP pass until TCP is tried: so nothing here stands
+//! in the way of the handshakes over UDP, which go on every second.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,13 +36,15 @@ use crate::session::mac::Cookie;
 const UDP_PATIENCE: Duration = Duration::from_secs(2);
 /// What of that is left to the address that is asked last.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
-/// How long after UDP the stream is asked, when both could be there at last: a transfer that starts anew answers by either.
+/// How long after UDP the stream is asked, when both could be there at last: a transfer that starts anew answers by
+/// either.
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 /// Between two rounds in which UDP is tried at every address.
 const TRIAL_INTERVAL: Duration = Duration::from_secs(20);
 /// The first one after the registration came to the stream. It may have done so because the transfer was away, not UDP.
 const FIRST_TRIAL: Duration = Duration::from_secs(1);
-/// UDP that was left sooner than this is tried at the long interval only: it works now and then, which is worse than a stream.
+/// UDP that was left sooner than this is tried at the long interval only: it works now and then, which is worse than a
+/// stream.
 const STEADY: Duration = Duration::from_secs(60);
 /// Between two addresses of a round, and between two words to one that has answered.
 const NEXT_TRIAL: Duration = Duration::from_secs(1);
@@ -51,8 +56,8 @@ pub(super) const FORMER_LIFE: Duration = Duration::from_secs(5);
 /// A bridge to the transfer over TCP that is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
-    /// The address of its UDP socket, to which [`Sockets::stream`](super::Sockets::stream) sends. Nothing but what comes from there
-    /// is taken from that socket.
+    /// The address of its UDP socket, to which [`Sockets::stream`](super::Sockets::stream) sends. Nothing but what
+    /// comes from there is taken from that socket.
     pub bridge: SocketAddr,
     /// The transfer's address at the other end of the TCP connection: for people.
     pub transfer: SocketAddr,
@@ -242,8 +247,8 @@ impl Gateway {
             return;
         }
         (fallback.stream, fallback.cookie, fallback.changed_at) = (stream, None, now);
-        // Each connection is another endpoint to the transfer: what was begun or registered by the one before is asked for anew. So is
-        // a registration by UDP that is silent.
+        // Each connection is another endpoint to the transfer: what was begun or registered by the one before is asked
+        // for anew. So is a registration by UDP that is silent.
         let attempt = self.relay.attempt.as_ref();
         let stuck = attempt.and_then(Attempt::endpoint).is_some_and(|endpoint| self.relay.fallback.carries(endpoint));
         let silent = stream.is_some() && self.relay.fallback.unanswered_since.is_some() && self.relay.control.is_some();
@@ -359,7 +364,8 @@ impl Gateway {
         true
     }
 
-    /// Takes what the transfer says by UDP under the session that goes over TCP. Whether that is where the session is now.
+    /// Takes what the transfer says by UDP under the session that goes over TCP. Whether that is where the session is
+    /// now.
     ///
     /// # Errors
     /// [`DropReason::WrongEndpoint`] when nothing was to be said there yet.

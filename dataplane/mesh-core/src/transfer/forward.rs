@@ -2,7 +2,7 @@
 //!
 //! 1. byte 0: a frame of this version that has a route, else it is for the transfer itself (or for nobody);
 //! 2. destination 0: for the transfer itself;
-//! 3. the source's slot and generation must be held by the endpoint that it came from;
+//! 3. the source's slot and generation must be held by the endpoint that it came from, or have been until a moment ago (`moves.rs`);
 //! 4. the destination's slot and generation must be held by another member of the same namespace;
 //! 5. the datagrams that follow with the same 14 bytes of route are the same case: they join the **run**,
 //!    and the run leaves as it came, by one action.

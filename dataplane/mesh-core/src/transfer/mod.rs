@@ -4,7 +4,7 @@
 //! other, and leaves by the same socket: nothing crosses. Drive it as [`crate::node::Node`] says. In the order in which a
 //! datagram meets them:
 //!
-//! 1. `forward.rs`: datagrams between gateways, in runs, by the table in `slots.rs`;
+//! 1. `forward.rs`: datagrams between gateways, in runs, by the table in `slots.rs`; `moves.rs`: those that a move overtook;
 //! 2. `handshake.rs`: who is it;
 //! 3. `control.rs`, on the sessions in `links.rs`: what does it say;
 //! 4. `registry.rs` with `tickets.rs`: who holds which address; `lookups.rs`: who is told; `searches.rs`: who may search for a peer;

@@ -1,5 +1,5 @@
-//! Where members were until a moment ago. What they had sent from there is on its way: a datagram that was overtaken, or a frame
-//! that TCP holds up while its member has come back to UDP. It is forwarded as if it had come in time.
+//! Where members were until a moment ago. What they had sent from there is on its way: a datagram that was overtaken,
+//! or a frame that TCP holds up while its member has come back to UDP. It is forwarded as if it had come in time.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
 //! The gateway's side: a thread that keeps one connection to the transfer, and the bridge to it.
 //!
-//! It is there while the state machine wants it. The addresses are tried in their order, each for two seconds; without any answer
-//! again after a second. Whoever takes connections on the transfer's port and never gives an answer is asked less and less often.
+//! It is there while the state machine wants it. The addresses are tried in their order, each for two seconds; without
+//! any answer again after a second. Whoever takes connections on the transfer's port and never gives an answer is asked
+//! less and less often.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -62,8 +63,8 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Starts the thread. `engine` is the address of the engine's socket for it; `tell` is called with each connection, and when it
-    /// is there no more.
+    /// Starts the thread. `engine` is the address of the engine's socket for it; `tell` is called with each connection,
+    /// and when it is there no more.
     ///
     /// # Errors
     /// The system gives no thread, no socket or nothing to wait with.

@@ -1,8 +1,8 @@
 //! The transfer's side: TCP on the number of every namespace's port, and a bridge for each connection.
 //!
-//! Whoever connects is a stranger. So connections are bounded, in all and for each address; what earns no answer from the relay
-//! within ten seconds is closed, and what is idle after a minute. A port that something else holds is tried again each second, as UDP
-//! ports are, and costs nothing but the fallback.
+//! Whoever connects is a stranger. So connections are bounded, in all and for each address; what earns no answer from
+//! the relay within ten seconds is closed, and what is idle after a minute. A port that something else holds is tried
+//! again each second, as UDP ports are, and costs nothing but the fallback.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ use crate::clock;
 use crate::log::{LineBudget, announce_warning};
 use crate::ports::{Busy, WARN_AFTER};
 
-/// Connections at one time. One address may have as many as it leaves places, as with handshakes: a crowd behind one NAT gets half
-/// of them, and nobody keeps the others out.
+/// Connections at one time. One address may have as many as it leaves places, as with handshakes: a crowd behind one
+/// NAT gets half of them, and nobody keeps the others out.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Descriptors of a connection: its own, and that of its socket towards the relay.
 pub const FILES_EACH: usize = 2;
@@ -186,7 +186,8 @@ fn listen(port: u16) -> io::Result<TcpListener> {
         if domain == Domain::IPV6 {
             socket.set_only_v6(false)?;
         }
-        // Elsewhere it means that connections of a predecessor are no hindrance; Windows would share the port with anyone.
+        // Elsewhere it means that connections of a predecessor are no hindrance; Windows would share the port with
+        // anyone.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;

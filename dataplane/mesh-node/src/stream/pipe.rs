@@ -2,10 +2,10 @@
 //!
 //! Both directions are one task, and none of them waits for the other:
 //!
-//! - from TCP: what was read is cut into frames, each sent as a datagram. While the socket's buffer is full no more is read, so that
-//!   TCP itself slows its sender down;
-//! - to TCP: datagrams are read as they come, and stand in a queue of bounded depth until the connection takes them. A frame that does not
-//!   fit is dropped and counted.
+//! - from TCP: what was read is cut into frames, each sent as a datagram. While the socket's buffer is full no more is
+//!   read, so that TCP itself slows its sender down;
+//! - to TCP: datagrams are read as they come, and stand in a queue of bounded depth until the connection takes them. A
+//!   frame that does not fit is dropped and counted.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Counts;
 
-/// Frames that wait for a connection, in bytes: two superpackets and their neighbours. At 10 Mbit/s they wait for 0.2 s.
+/// Frames that wait for a connection, in bytes: two superpackets and their neighbours. At 10 Mbit/s they wait for 0.2
+/// s.
 pub(super) const QUEUE_BYTES: usize = 256 * 1024;
 /// Memory that a queue keeps while it is empty.
 const KEPT_BYTES: usize = 4096;
@@ -159,8 +160,8 @@ impl<'a> Pipe<'a> {
         self.answered
     }
 
-    /// Passes frames both ways until the connection ends, or was of no use to anybody for too long. It can be dropped at any time,
-    /// and called again then: nothing is lost. `answered` is called once, at the first answer.
+    /// Passes frames both ways until the connection ends, or was of no use to anybody for too long. It can be dropped
+    /// at any time, and called again then: nothing is lost. `answered` is called once, at the first answer.
     pub(super) async fn carry(&mut self, mut answered: impl FnMut()) -> Ended {
         let patience = self.patience;
         let deadline = sleep_until(Instant::now() + patience.map_or(Duration::ZERO, |patience| patience.unanswered));

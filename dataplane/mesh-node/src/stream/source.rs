@@ -1,8 +1,8 @@
 //! Who is at the other end of a connection, and by which address the relay knows them apart.
 //!
-//! The relay bounds what one address may order. It sees connections come from this machine, so each bridge sends from an address in
-//! 127.0.0.0/8 that follows from its client's: an IPv4 address, or the /64 of an IPv6 one, which one host has to itself. Which
-//! follows from which is known to this process alone: nobody can choose to share another's.
+//! The relay bounds what one address may order. It sees connections come from this machine, so each bridge sends from
+//! an address in 127.0.0.0/8 that follows from its client's: an IPv4 address, or the /64 of an IPv6 one, which one host
+//! has to itself. Which follows from which is known to this process alone: nobody can choose to share another's.
 
 use std::cell::OnceCell;
 use std::hash::{BuildHasher as _, RandomState};
@@ -30,7 +30,8 @@ pub(super) fn source(client: IpAddr) -> Source {
 /// How long an answer may take that this machine gives itself.
 const ANSWER_TIME: Duration = Duration::from_millis(200);
 
-/// Gives each source an address of its own, nearly always. Where the machine answers to no loopback address but 127.0.0.1, all have that.
+/// Gives each source an address of its own, nearly always. Where the machine answers to no loopback address but
+/// 127.0.0.1, all have that.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     hasher: RandomState,
@@ -60,7 +61,8 @@ impl Addresses {
     }
 }
 
-/// Finds out whether a socket like the relay's, which is bound to all addresses, answers a loopback address from where it was asked.
+/// Finds out whether a socket like the relay's, which is bound to all addresses, answers a loopback address from where
+/// it was asked.
 ///
 /// # Errors
 /// It does not, or the machine does not have the address.

@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_lab::{DropRule, Host, Internet, Lab, Ping, Process, Server, Signal, SitePlan, Udp, isolated, tcp_copy};
+use mesh_lab::{
+    DropRule, Emulation, Host, Internet, Lab, Ping, Process, Server, Signal, SitePlan, Udp, isolated, tcp_copy,
+};
 use mesh_node::stream::listen::Listening;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
@@ -29,12 +31,18 @@ struct Scene {
 
 impl Scene {
     fn new(name: &str, offices: usize) -> Result<Self> {
+        Self::with(name, &vec![None; offices])
+    }
+
+    /// The same with something on the cables of the offices.
+    fn with(name: &str, paths: &[Option<Emulation>]) -> Result<Self> {
         let lab = Lab::new(name)?;
         let mut internet = Internet::new(&lab)?;
         let cloud = internet.server("cloud", None)?;
-        let offices = (0..offices)
-            .map(|number| internet.site(&format!("office{number}"), &SitePlan::default()))
-            .collect::<Result<_>>()?;
+        let site = |(number, path): (usize, &Option<Emulation>)| {
+            internet.site(&format!("office{number}"), &SitePlan { path: *path, ..SitePlan::default() })
+        };
+        let offices = paths.iter().enumerate().map(site).collect::<Result<_>>()?;
         internet.set_name(NAME, cloud.host().ipv4()?)?;
         drop(internet);
         Ok(Self { _lab: lab, cloud, offices })
@@ -137,7 +145,8 @@ impl Scene {
     }
 }
 
-/// The whole way: UDP goes, the registration goes to TCP; UDP comes back, and the registration with it, and nobody loses a ping.
+/// The whole way: UDP goes, the registration goes to TCP; UDP comes back, and the registration with it, and nobody
+/// loses a ping.
 fn there_and_back(name: &str, transfer: &[&str], gateway: &[&str]) -> Result<()> {
     let scene = Scene::new(name, 2)?;
     let transfer = scene.transfer("10", transfer)?;
@@ -211,7 +220,8 @@ fn udp_dropped_at_the_router_and_back_mmsg() {
     isolated(|| there_and_back("tcp_mmsg", &["-engine", "mmsg"], &["-engine", "mmsg"]));
 }
 
-/// A namespace that all data threads share, where a gateway's two endpoints are different threads'; and the portable engine.
+/// A namespace that all data threads share, where a gateway's two endpoints are different threads'; and the portable
+/// engine.
 #[test]
 fn udp_dropped_at_the_router_and_back_spread() {
     isolated(|| there_and_back("tcp_spread", &["-spread", "all"], &["-engine", "portable"]));
@@ -402,4 +412,31 @@ fn until(is_so: impl Fn() -> bool) -> Result<()> {
         thread::park_timeout(Duration::from_millis(2));
     }
     Ok(())
+}
+
+/// A copy fills the connection: what else goes over it waits for its queues and no longer, 400 KB at 20 Mbit/s.
+#[test]
+fn pings_beside_a_copy_wait_for_a_queue_and_no_longer() {
+    isolated(|| {
+        let (delay, rate) = (Duration::from_millis(20), Some(20_000_000));
+        let slow = Emulation { delay, rate, queue_bytes: 128 * 1024, ..Emulation::default() };
+        let scene = Scene::with("slow", &[Some(slow), None])?;
+        let _transfer = scene.transfer("10", &[])?;
+        let _rule = scene.block(0)?;
+        let _gateways = [scene.gateway(0, &[])?, scene.gateway(1, &[])?];
+        assert!(scene.ping(0, 1, ONE)?.perfect() && scene.is_over_tcp(0)?);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let report = thread::scope(|scope| -> Result<mesh_lab::PingReport> {
+                let (sender, receiver) = (scene.office(from), scene.office(to));
+                let copy = scope.spawn(move || tcp_copy(sender, receiver, IpAddr::V4(ip(to)), 10_000_000, 3));
+                let timeout = Duration::from_secs(5);
+                let report = scene.ping(from, to, Ping { count: 40, interval: delay * 5, timeout, ..ONE })?;
+                println!("{from} to {to}: {}, beside it {report}", copy.join().expect("no panic")?);
+                Ok(report)
+            })?;
+            let slowest = report.rtts.iter().max().context("answers")?;
+            assert!(report.received >= 36 && *slowest < Duration::from_secs(1), "{from} to {to}: {report}");
+        }
+        Ok(())
+    });
 }

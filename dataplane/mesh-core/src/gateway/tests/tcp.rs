@@ -433,7 +433,8 @@ fn forge(world: &mut World, from: Endpoint, datagram: &[u8]) {
     assert!(actions.is_empty(), "nothing comes of it");
 }
 
-/// Another program of this machine writes to the bridge's socket; somebody outside repeats by UDP what went over the stream.
+/// Another program of this machine writes to the bridge's socket; somebody outside repeats by UDP what went over the
+/// stream.
 #[test]
 fn only_the_bridge_and_the_transfer_are_heard() {
     let (mut world, _) = pair(&[1]);

@@ -95,7 +95,8 @@ fn frames_pass_both_ways_however_they_are_cut() {
     read_end(&mut client);
 }
 
-/// The relay bounds what one address may order: clients are as many addresses as they are, and are known by name to people.
+/// The relay bounds what one address may order: clients are as many addresses as they are, and are known by name to
+/// people.
 #[test]
 fn the_relay_tells_clients_apart() {
     let relay = Relay::start(100, PATIENT);
@@ -121,8 +122,8 @@ fn the_relay_tells_clients_apart() {
     assert_eq!(relay.report().connections, 4);
 }
 
-/// A client reads nothing: what does not fit is dropped and counted, the rest is what the queue and the kernel hold, and other clients
-/// notice nothing. In a process of its own, whose memory nobody else uses.
+/// A client reads nothing: what does not fit is dropped and counted, the rest is what the queue and the kernel hold,
+/// and other clients notice nothing. In a process of its own, whose memory nobody else uses.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_slow_reader_costs_a_queue_and_no_more() {
