@@ -155,6 +155,14 @@ impl Engine {
         self.core.deliveries.push((Memory::Slot(train.slot()), bytes));
     }
 
+    /// Goes on with the packet of the [`deliver`](Engine::deliver) before by another range of the same train.
+    ///
+    /// # Panics
+    /// On a train of another engine, or a range beyond it.
+    pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
+        self.deliver(train, bytes);
+    }
+
     /// Queues a range of the scratch memory as one packet for the virtual interface.
     pub fn deliver_scratch(&mut self, scratch: Range<usize>) {
         self.core.deliveries.push((Memory::Scratch, scratch));

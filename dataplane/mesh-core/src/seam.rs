@@ -70,10 +70,36 @@ pub struct Arrival {
     /// Where it came from.
     pub origin: Origin,
     /// Stride of the datagrams in the buffer, in bytes; the last may be shorter. At least 1 and at most the length of the
-    /// buffer (a zero-length datagram is reported as an empty buffer with stride 1). Inside: the length of the one packet.
+    /// buffer (a zero-length datagram is reported as an empty buffer with stride 1). Inside: the length of the one packet, in front
+    /// of which an interface with offloads puts its virtio-net header.
     pub segment_bytes: usize,
     /// The TOS byte (DSCP and ECN) of the outer header, zero where unknown. It travels with what is forwarded.
     pub tos: u8,
+}
+
+/// Bytes of the virtio-net header (virtio 1.2, section 5.1.6, without `num_buffers`) that an interface with offloads puts in front of
+/// each packet it gives, and expects in front of each it takes. Its numbers are little-endian.
+pub const VIRTIO_BYTES: usize = 10;
+
+/// What the virtual interface does by itself for packets it takes, and leaves undone in those it gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Offloads {
+    /// Each packet has a virtio-net header in front, and checksums of TCP and UDP may cover the pseudo header only.
+    pub checksum: bool,
+    /// TCP segments of one flow may be one packet, over IPv4 and IPv6. Implies `checksum`.
+    pub tcp: bool,
+    /// UDP datagrams of one flow may be one packet, over IPv4 and IPv6. Implies `checksum`.
+    pub udp: bool,
+}
+
+impl Offloads {
+    /// None: packets are plain.
+    pub const NONE: Self = Self { checksum: false, tcp: false, udp: false };
+
+    /// Bytes in front of each packet.
+    pub const fn header_bytes(self) -> usize {
+        if self.checksum { VIRTIO_BYTES } else { 0 }
+    }
 }
 
 /// What is to be done with a range of the train at hand, or of the slab. In the order given, for each destination.
@@ -101,16 +127,29 @@ pub enum Action {
         /// TOS byte of the outer header.
         tos: u8,
     },
-    /// Write one inner packet, a range of the train, to the virtual interface.
+    /// Write one inner packet, a range of the train, to the virtual interface; where that has offloads, its virtio-net header
+    /// comes first.
     Deliver {
         /// Range within the train.
         bytes: Range<usize>,
     },
-    /// Write one inner packet, a range of the slab, to the virtual interface.
+    /// Go on with the packet of the [`Action::Deliver`] before: what was gathered into one packet need not lie in one piece. At most
+    /// [`Action::MORE_MAX`] of them follow one.
+    DeliverMore {
+        /// Range within the train.
+        bytes: Range<usize>,
+    },
+    /// Write one inner packet, a range of the slab, to the virtual interface; where that has offloads, its virtio-net header
+    /// comes first.
     DeliverSlab {
         /// Range within the slab.
         slab: Range<usize>,
     },
+}
+
+impl Action {
+    /// Pieces that may follow the first one of a packet for the virtual interface: as many datagrams as a train has, but one.
+    pub const MORE_MAX: usize = 63;
 }
 
 /// Scratch memory of the engine for one turn of the pump: a state machine appends the bytes it composes.

@@ -234,6 +234,7 @@ impl Mesh {
                     self.wire.push_back((to, next.remote, self.slab[slab].to_vec()));
                 }
                 Action::Deliver { .. } | Action::DeliverSlab { .. } => self.delivered += 1,
+                Action::DeliverMore { .. } => {}
             }
         }
     }
@@ -246,7 +247,7 @@ impl Mesh {
                     self.wire.push_back((gateway_address(number), to.remote, self.slab[slab].to_vec()));
                 }
                 Action::DeliverSlab { .. } => self.delivered += 1,
-                Action::Forward { .. } | Action::Deliver { .. } => panic!("not of its own making: {action:?}"),
+                other => panic!("not of its own making: {other:?}"),
             }
         }
     }

@@ -262,6 +262,14 @@ impl Engine {
         self.queue_write(Piece::new(train.memory(), range));
     }
 
+    /// Goes on with the packet of the [`deliver`](Engine::deliver) before by another range of the same train.
+    ///
+    /// # Panics
+    /// On a train of another engine, or a range beyond it.
+    pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
+        self.deliver(train, bytes);
+    }
+
     /// Queues a range of the slab as one packet for the virtual interface.
     ///
     /// # Panics

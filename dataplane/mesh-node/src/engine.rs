@@ -78,6 +78,9 @@ pub trait Engine: Sized {
     /// Queues a range of a train as one packet for the virtual interface.
     fn deliver(&mut self, train: &Self::Train, bytes: Range<usize>);
 
+    /// Goes on with the packet of the [`deliver`](Engine::deliver) before by another range of the same train.
+    fn deliver_more(&mut self, train: &Self::Train, bytes: Range<usize>);
+
     /// Queues a range of the slab as one packet for the virtual interface.
     fn deliver_slab(&mut self, slab: Range<usize>);
 

@@ -113,6 +113,7 @@ where
                 }
                 Action::Send { slab, segment_bytes, to, tos } => self.engine.send(slab, segment_bytes, &to, tos),
                 Action::Deliver { bytes } => self.engine.deliver(&train, bytes),
+                Action::DeliverMore { bytes } => self.engine.deliver_more(&train, bytes),
                 Action::DeliverSlab { slab } => self.engine.deliver_slab(slab),
             }
         }
@@ -128,7 +129,7 @@ where
             match action {
                 Action::Send { slab, segment_bytes, to, tos } => self.engine.send(slab, segment_bytes, &to, tos),
                 Action::DeliverSlab { slab } => self.engine.deliver_slab(slab),
-                Action::Forward { .. } | Action::Deliver { .. } => {
+                Action::Forward { .. } | Action::Deliver { .. } | Action::DeliverMore { .. } => {
                     debug_assert!(false, "there is no train at hand to forward or deliver from");
                 }
             }

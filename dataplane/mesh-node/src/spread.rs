@@ -169,7 +169,10 @@ fn receive<E: Engine>(engine: &mut E, transfer: &mut Transfer, now: Moment, mut 
     for action in actions {
         match action {
             Action::Send { slab, segment_bytes, to, tos } => engine.send(slab, segment_bytes, &to, tos),
-            Action::Forward { .. } | Action::Deliver { .. } | Action::DeliverSlab { .. } => {
+            Action::Forward { .. }
+            | Action::Deliver { .. }
+            | Action::DeliverMore { .. }
+            | Action::DeliverSlab { .. } => {
                 debug_assert!(false, "there is no train at hand to forward or deliver from");
             }
         }

@@ -90,6 +90,8 @@ impl Engine for Memory {
 
     fn deliver(&mut self, _: &Vec<u8>, _: Range<usize>) {}
 
+    fn deliver_more(&mut self, _: &Vec<u8>, _: Range<usize>) {}
+
     fn deliver_slab(&mut self, _: Range<usize>) {}
 
     fn release(&mut self, train: Vec<u8>) {

@@ -84,6 +84,7 @@ impl Member {
             match action {
                 Action::Send { slab, to, .. } => _ = self.socket.send_to(&self.slab[slab], to.remote)?,
                 Action::Deliver { .. } | Action::DeliverSlab { .. } => self.delivered += 1,
+                Action::DeliverMore { .. } => {}
                 Action::Forward { .. } => panic!("a gateway relays nothing"),
             }
         }

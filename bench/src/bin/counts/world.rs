@@ -193,6 +193,7 @@ impl World {
                 Action::Forward { bytes, to, .. } => self.wire.push_back((at, to.remote, train[bytes].to_vec())),
                 Action::Send { slab, to, .. } => self.wire.push_back((at, to.remote, self.slab[slab].to_vec())),
                 Action::Deliver { .. } | Action::DeliverSlab { .. } => self.delivered += 1,
+                Action::DeliverMore { .. } => {}
             }
         }
     }

@@ -118,6 +118,10 @@ macro_rules! implement {
                 self.engine.deliver(train, bytes);
             }
 
+            fn deliver_more(&mut self, train: &Self::Train, bytes: Range<usize>) {
+                self.engine.deliver_more(train, bytes);
+            }
+
             fn deliver_slab(&mut self, slab: Range<usize>) {
                 self.engine.deliver_slab(slab);
             }

@@ -98,6 +98,10 @@ impl Engine for Portable {
         self.engine.deliver(train, bytes);
     }
 
+    fn deliver_more(&mut self, train: &Self::Train, bytes: Range<usize>) {
+        self.engine.deliver_more(train, bytes);
+    }
+
     fn deliver_slab(&mut self, slab: Range<usize>) {
         self.engine.deliver_scratch(slab);
     }

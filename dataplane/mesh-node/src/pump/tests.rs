@@ -101,6 +101,10 @@ impl Engine for Fake {
         self.note(format!("deliver {:?}", &train.0[bytes]));
     }
 
+    fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
+        self.note(format!("and {:?}", &train.0[bytes]));
+    }
+
     fn deliver_slab(&mut self, slab: Range<usize>) {
         self.note(format!("deliver slab {:?}", &self.slab[slab]));
     }

@@ -219,6 +219,7 @@ impl World {
             Action::Forward { bytes, segment_bytes, to, .. } => self.send(id, &train[bytes], segment_bytes, &to),
             Action::Send { slab: range, segment_bytes, to, .. } => self.send(id, &slab[range], segment_bytes, &to),
             Action::Deliver { bytes } => self.deliver(id, &train[bytes]),
+            Action::DeliverMore { .. } => unreachable!("interfaces here take no packets of several pieces"),
             Action::DeliverSlab { slab: range } => self.deliver(id, &slab[range]),
         }
     }

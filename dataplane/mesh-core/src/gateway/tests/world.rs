@@ -107,6 +107,9 @@ fn carry_out(action: Action, train: &[u8], slab: &[u8], output: &mut Output) {
             output.sent.extend(slab[range].chunks(segment_bytes).map(|one| (to, one.to_vec())));
         }
         Action::Deliver { bytes } => output.delivered.push(train[bytes].to_vec()),
+        Action::DeliverMore { bytes } => {
+            output.delivered.last_mut().expect("it goes on with a packet").extend_from_slice(&train[bytes]);
+        }
         Action::DeliverSlab { slab: range } => output.delivered.push(slab[range].to_vec()),
     }
 }

@@ -85,7 +85,7 @@ impl World {
         let send = |action| match action {
             Action::Forward { bytes: range, to, .. } => (to, bytes[range].to_vec()),
             Action::Send { slab, to, .. } => (to, self.memory[slab].to_vec()),
-            other @ (Action::Deliver { .. } | Action::DeliverSlab { .. }) => {
+            other @ (Action::Deliver { .. } | Action::DeliverMore { .. } | Action::DeliverSlab { .. }) => {
                 panic!("a transfer delivers nothing: {other:?}")
             }
         };
