@@ -11,12 +11,14 @@
 //! Both sides may have begun a handshake at the same time. Then both sessions may come to be, and both sides must settle on the
 //! same one: the one begun by the lower static key. The other one only receives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::PublicKey;
-use super::aead::{OpenError, OpeningKey, RawKeys, SealingKey, TAG_BYTES};
+use super::aead::{OpenError, OpeningKey, RawKeys, TAG_BYTES};
 use super::cipher::Cipher;
 use super::replay::{Replayed, Window};
+use super::sealer::Sealer;
 use crate::seam::Moment;
 
 /// Age at which the initiator of a session makes a new one; the responder waits [`RESPONDER_WAITS`] longer.
@@ -57,13 +59,10 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Established {
     local_index: u32,
-    remote_index: u32,
     cipher: Cipher,
     initiator: bool,
     created: Moment,
-    /// The next counter to be used for sending.
-    counter: u64,
-    sealing: SealingKey,
+    sealer: Arc<Sealer>,
     opening: OpeningKey,
     window: Window,
 }
@@ -74,12 +73,10 @@ impl Established {
     pub fn new(local_index: u32, remote_index: u32, initiator: bool, keys: &RawKeys, now: Moment) -> Self {
         Self {
             local_index,
-            remote_index,
             cipher: keys.cipher(),
             initiator,
             created: now,
-            counter: 0,
-            sealing: keys.sealing_key(),
+            sealer: Arc::new(Sealer::new(remote_index, keys.sealing_key())),
             opening: keys.opening_key(),
             window: Window::new(),
         }
@@ -92,7 +89,12 @@ impl Established {
 
     /// The index by which we name this session to the peer.
     pub fn remote_index(&self) -> u32 {
-        self.remote_index
+        self.sealer.remote_index()
+    }
+
+    /// What seals its packets, to be shared with another thread.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        &self.sealer
     }
 
     /// The cipher in use.
@@ -112,22 +114,17 @@ impl Established {
 
     /// Packets sealed so far.
     pub fn sent(&self) -> u64 {
-        self.counter
+        self.sealer.sent()
     }
 
-    /// Takes `packets` counters for packets to be sealed, and returns the first. `None` when the session is used up: then it
-    /// takes a new handshake. Counters that are then not used are lost, and nothing else.
-    pub fn reserve(&mut self, packets: u64) -> Option<u64> {
-        let first = self.counter;
-        let end = first.checked_add(packets).filter(|end| *end <= PACKETS_MAX)?;
-        self.counter = end;
-        Some(first)
+    /// See [`Sealer::reserve`].
+    pub fn reserve(&self, packets: u64) -> Option<u64> {
+        self.sealer.reserve(packets)
     }
 
-    /// Seals `body` in place with a counter from [`Established::reserve`], each used once; see [`SealingKey::seal`].
+    /// See [`Sealer::seal`].
     pub fn seal(&self, counter: u64, header: &[u8], body: &mut [u8]) -> [u8; TAG_BYTES] {
-        debug_assert!(counter < self.counter, "counters are reserved before they are used");
-        self.sealing.seal(counter, header, body)
+        self.sealer.seal(counter, header, body)
     }
 
     /// Opens a packet in place: the counter is checked, the packet authenticated, and the counter remembered, so that the same
@@ -272,7 +269,7 @@ impl Keyring {
 
     /// The session to seal with; `None` when a handshake is needed first, or the last one is used up.
     pub fn sealing(&mut self) -> Option<&mut Established> {
-        self.current.as_deref_mut().filter(|session| session.counter < PACKETS_MAX)
+        self.current.as_deref_mut().filter(|session| !session.sealer.is_used_up())
     }
 
     /// The session that waits for its first packet. A responder seals its Confirm with it, and nothing else. (Where the Confirm
@@ -344,7 +341,7 @@ impl Keyring {
         } else {
             (REKEY_AFTER + RESPONDER_WAITS, RESPONDER_REKEY_PACKETS)
         };
-        now.since(current.created) >= age || current.counter.max(current.window.next()) >= packets
+        now.since(current.created) >= age || current.sent().max(current.window.next()) >= packets
     }
 
     /// When [`Keyring::needs_rekey`] will say yes for age, if nothing changes.

@@ -33,6 +33,7 @@ pub mod jobs;
 pub mod keyring;
 pub mod mac;
 pub mod replay;
+pub mod sealer;
 pub mod token;
 
 pub(crate) mod random;
