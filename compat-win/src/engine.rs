@@ -155,12 +155,10 @@ impl Engine {
         self.core.deliveries.push((Memory::Slot(train.slot()), bytes));
     }
 
-    /// Goes on with the packet of the [`deliver`](Engine::deliver) before by another range of the same train.
-    ///
-    /// # Panics
-    /// On a train of another engine, or a range beyond it.
-    pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
-        self.deliver(train, bytes);
+    /// Would go on with the packet of the [`deliver`](Engine::deliver) before. The interfaces here take packets in one piece only: they
+    /// have no offloads, so that nobody gathers for them.
+    pub fn deliver_more(&mut self, _train: &Train, _bytes: Range<usize>) {
+        debug_assert!(false, "an interface without offloads takes packets in one piece");
     }
 
     /// Queues a range of the scratch memory as one packet for the virtual interface.

@@ -26,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
-use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
+use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_wire::CONTROL_BYTES_MAX;
@@ -247,6 +247,7 @@ impl Fleet {
             keys: keys.clone(),
             name: String::new(),
             sockets: Sockets { ipv4: Some(SocketId(client.socket.0)), ..Sockets::default() },
+            offloads: Offloads::NONE,
             outer_bytes: OuterSize::Assumed,
             path: PathChoice::Relay,
             pins: Vec::new(),

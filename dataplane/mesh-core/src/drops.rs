@@ -99,6 +99,8 @@ reasons! {
     // Inner packets on their way out of a gateway.
     /// Not a whole IPv4 or IPv6 packet.
     BadInnerPacket = "bad-inner-packet",
+    /// What an interface, or a peer, left undone of it does not fit it: a cut into segments, or a checksum.
+    BadOffload = "bad-offload",
     /// Its source is not an address of this gateway.
     SourceNotOurs = "source-not-ours",
     /// Its destination is outside the virtual network.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node;
-use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
+use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -122,6 +122,7 @@ impl Crowd {
             keys: keys(),
             name: format!("gateway-{number}"),
             sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
+            offloads: Offloads::NONE,
             outer_bytes: OuterSize::Assumed,
             path: PathChoice::Relay,
             pins: Vec::new(),

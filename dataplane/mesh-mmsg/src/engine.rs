@@ -15,6 +15,7 @@ use mesh_udp::held::Held;
 use mesh_udp::share::Share;
 use mesh_udp::socket::{Socket, SocketBuffers, SocketOptions};
 use mesh_udp::sources::Sources;
+use mesh_udp::writes::Writes;
 use mesh_udp::{BufferId, Counters, Endpoint, Owner, Scratch, SocketId, Train, Waker, WorkingSet};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
@@ -66,7 +67,7 @@ pub struct Engine {
     pub(crate) flooded: [usize; 2],
     pub(crate) trains: WorkingSet,
     /// Packets for the interface.
-    pub(crate) writes: Vec<Piece>,
+    pub(crate) writes: Writes,
     /// Sends of one socket on their way to one system call.
     pub(crate) staged: Vec<Staged>,
     pub(crate) headers: Vec<libc::mmsghdr>,
@@ -113,7 +114,7 @@ impl Engine {
             share: Share::new(),
             flooded: [0; 2],
             trains: WorkingSet::new(),
-            writes: Vec::with_capacity(config.batch_max),
+            writes: Writes::with_capacity(config.batch_max),
             staged: (0..MESSAGES).map(|_| Staged::new()).collect(),
             headers: Vec::with_capacity(MESSAGES),
             parts: VecDeque::with_capacity(MESSAGES),
@@ -132,6 +133,27 @@ impl Engine {
     /// # Errors
     /// When there is no number left, or the socket takes not even the plainest options.
     pub fn add_socket(&mut self, socket: UdpSocket, local_address: bool) -> io::Result<SocketId> {
+        self.add(socket, local_address, true)
+    }
+
+    /// Adds a copy of a socket that another engine receives on (see [`Engine::copy_socket`]), to send by.
+    ///
+    /// # Errors
+    /// As [`Engine::add_socket`].
+    pub fn add_sender(&mut self, copy: UdpSocket) -> io::Result<SocketId> {
+        self.add(copy, false, false)
+    }
+
+    /// A copy of a socket, for another engine to send by. The port is taken until both are closed.
+    ///
+    /// # Errors
+    /// `NotFound` for a number that is not in use; else there are too many open files.
+    pub fn copy_socket(&self, socket: SocketId) -> io::Result<UdpSocket> {
+        let socket = self.socket(socket.0).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such socket"))?;
+        socket.socket.try_clone()
+    }
+
+    fn add(&mut self, socket: UdpSocket, local_address: bool, receives: bool) -> io::Result<SocketId> {
         let number = match self.free_numbers.last() {
             Some(&number) => number,
             None => u16::try_from(self.sockets.len())
@@ -143,13 +165,16 @@ impl Engine {
         };
         let options = SocketOptions {
             local_address,
+            receives,
             offload: self.config.offload,
             buffers: wished,
             without: self.config.without,
         };
         let socket = Socket::prepare(socket, &options)?;
-        // By level: what one receive leaves is reported again, after the other sockets had their turn.
-        self.epoll.add(&socket.socket, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number)))?;
+        if receives {
+            // By level: what one receive leaves is reported again, after the other sockets had their turn.
+            self.epoll.add(&socket.socket, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number)))?;
+        }
         match self.free_numbers.pop() {
             Some(number) => self.sockets[usize::from(number)] = Some(socket),
             None => self.sockets.push(Some(socket)),
@@ -182,7 +207,9 @@ impl Engine {
         self.counters.drops_send_full += self.held.drop_waiting(number);
         if let Some(socket) = self.sockets[usize::from(number)].take() {
             self.drops_of_removed += u64::from(socket.receive_drops());
-            self.epoll.delete(&socket.socket)?;
+            if socket.receives {
+                self.epoll.delete(&socket.socket)?;
+            }
         }
         self.ready.retain(|ready| !matches!(ready, Ready::Socket { number: other, .. } if *other == number));
         self.retired_numbers.push(number);
@@ -198,6 +225,18 @@ impl Engine {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the engine has an interface"));
         }
         self.epoll.add(&device, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_INSIDE))?;
+        self.inside = Some(device);
+        Ok(())
+    }
+
+    /// Adds the virtual interface as [`Engine::add_inside`] does, but only to write to: another engine reads from it.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is one.
+    pub fn add_inside_writer(&mut self, device: OwnedFd) -> io::Result<()> {
+        if self.inside.is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the engine has an interface"));
+        }
         self.inside = Some(device);
         Ok(())
     }
@@ -267,7 +306,10 @@ impl Engine {
     /// # Panics
     /// On a train of another engine, or a range beyond it.
     pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
-        self.deliver(train, bytes);
+        let range = train.place(&self.owner, &bytes);
+        if self.inside.is_some() {
+            self.writes.extend(Piece::new(train.memory(), range));
+        }
     }
 
     /// Queues a range of the slab as one packet for the virtual interface.

@@ -1,11 +1,13 @@
 //! From runs to sends, and what becomes of those that the kernel refused.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::ops::Range;
 
 use mesh_udp::envelope::Envelope;
 use mesh_udp::gather::{Memory, Piece, RUNS_MAX, Run, SEGMENTS_MAX};
 use mesh_udp::refusal::{self, Refusal};
+use mesh_udp::writes::PIECES_MAX;
 use mesh_udp::{Endpoint, Technique};
 
 use crate::engine::Engine;
@@ -77,8 +79,7 @@ impl Engine {
         }
         self.gather.clear();
         for index in 0..self.writes.len() {
-            let packet = self.writes[index];
-            self.write_inside(&packet);
+            self.write_inside(index);
         }
         self.writes.clear();
     }
@@ -177,14 +178,22 @@ impl Engine {
         }
     }
 
-    fn write_inside(&mut self, packet: &Piece) {
+    fn write_inside(&mut self, packet: usize) {
         let Some(device) = &self.inside else { return };
-        let bytes = match packet.memory {
-            Memory::Outside(slot) | Memory::Inside(slot) => self.slots.bytes(slot, packet.range()),
-            Memory::Slab => self.slab.bytes(packet.range()),
-        };
+        let places = self.writes.places(packet);
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        for (slice, piece) in pieces.iter_mut().zip(&self.writes.pieces()[places.clone()]) {
+            *slice = IoSlice::new(match piece.memory {
+                Memory::Outside(slot) | Memory::Inside(slot) => self.slots.bytes(slot, piece.range()),
+                Memory::Slab => self.slab.bytes(piece.range()),
+            });
+        }
         self.counters.enters += 1;
-        match nix::unistd::write(device, bytes) {
+        let written = match &pieces[..places.len()] {
+            [piece] => nix::unistd::write(device, piece),
+            pieces => nix::sys::uio::writev(device, pieces),
+        };
+        match written {
             Ok(_) => self.counters.inside_out += 1,
             Err(_) => self.counters.drops_inside_full += 1,
         }

@@ -282,6 +282,8 @@ pub struct GatewayOptions {
     pub mapping: MappingChoice,
     /// Fixed size of outer packets in bytes, if given.
     pub mtu: Option<u16>,
+    /// Whether the system may leave segments and checksums to the virtual interface.
+    pub offload: bool,
     /// Which paths may carry, to all peers but those in `pins`.
     pub path: PathChoice,
     /// Which paths may carry to some peers.
@@ -327,10 +329,20 @@ impl GatewayOptions {
             iface_given: settings.origin("iface") != Origin::Default,
             mapping: settings.text("mapping").parse().map_err(Failure::Usage)?,
             mtu,
+            offload: parse_offload(settings.text("offload"))?,
             name: parse_name(settings.text("name"))?,
             secret: Some(settings.secret("secret")?).filter(|secret| !secret.is_empty()),
             trans_key: parse_key(settings.text("trans-key"))?,
         })
+    }
+}
+
+/// `auto` or `off`.
+fn parse_offload(text: &str) -> Result<bool, Failure> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        other => Err(Failure::Usage(format!("-offload {other} does not exist: give auto or off"))),
     }
 }
 

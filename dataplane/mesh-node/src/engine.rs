@@ -44,11 +44,27 @@ pub trait Engine: Sized {
     /// info when `local_address` is set: the socket is bound to a wildcard address of a host that has several).
     fn add_socket(&mut self, socket: UdpSocket, local_address: bool) -> io::Result<SocketId>;
 
+    /// A copy of a socket, for the engine of another thread to send by; see [`Engine::add_sender`]. The port is taken until both are
+    /// closed. `Unsupported` where an engine does not share its sockets.
+    fn copy_socket(&self, _socket: SocketId) -> io::Result<UdpSocket> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Adds a copy of a socket that another engine receives on: it is only sent by.
+    fn add_sender(&mut self, _copy: UdpSocket) -> io::Result<SocketId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Stops receiving on a socket and closes it. Its number is given to no other socket before the next flush.
     fn remove_socket(&mut self, socket: SocketId) -> io::Result<()>;
 
     /// Adds the virtual interface and starts to read from it; at most one.
     fn add_inside(&mut self, device: InsideDevice) -> io::Result<()>;
+
+    /// Adds the virtual interface only to write to it: another engine reads. `Unsupported` where an engine does not share it.
+    fn add_inside_writer(&mut self, _device: InsideDevice) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// A handle to end a [`wait`](Engine::wait) from another thread.
     fn waker(&self) -> Self::Waker;

@@ -1,9 +1,11 @@
-//! The program `gateway`: one virtual interface, one data thread, and the main thread that resolves names and tells events.
+//! The program `gateway`: one virtual interface, a data thread that receives and decides, where there are two processors another that
+//! carries packets from the interface to the network, and the main thread that resolves names and tells events.
 
 mod beacons;
 mod life;
 mod lines;
 mod mapping;
+mod partner;
 mod report;
 mod sockets;
 mod tcp;
@@ -22,6 +24,7 @@ use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use self::life::{Around, Life, Wake, Ways};
 use self::lines::{introduce, tell};
 use self::mapping::PortMapping;
+use self::partner::Partner;
 use self::report::{Report, serve_status};
 use self::sockets::Outlet;
 use self::tcp::Tcp;
@@ -171,10 +174,12 @@ impl Start {
             prefix: options.prefix,
             ula: Some((keys.ula(options.ip), keys.ula_prefix().1)),
             mtu: u32::from(outer_bytes.inside_mtu()),
+            // The portable engine takes packets in one piece only.
+            offload: options.offload && E::SHARES,
         })
         .map_err(|error| anyhow!(error))?;
         let interface = device.name.clone();
-        let ula = device.ula;
+        let (ula, offloads) = (device.ula, device.offloads);
 
         let (wakes, woken) = mpsc::channel();
         let stop = wakes.clone();
@@ -182,7 +187,6 @@ impl Start {
         stopping.by(move || _ = stop.send(Wake::Stop));
 
         let helpers = Helpers::start(2, WAITING_MAX)?;
-        let processor = imp::processors().first().copied().filter(|_| E::PINNED);
         let pinned = match options.trans_key {
             Some(key) => Some(key),
             None => state.pinned_transfer(&options.trans)?,
@@ -195,6 +199,7 @@ impl Start {
             keys,
             name: options.name.clone(),
             sockets: Sockets::default(),
+            offloads: device.offloads,
             outer_bytes,
             path: options.path,
             pins: options.pins.clone(),
@@ -205,18 +210,30 @@ impl Start {
         let addresses = known.addresses.clone();
         let (tcp, stream) = Tcp::open();
         let (events, ended) = (wakes.clone(), wakes.clone());
+        let partner = Partner::new();
+        let tie = partner.clone();
+        // With one processor a second thread would only take turns with the first.
+        let reader = if E::SHARES && imp::processors().len() > 1 { Some(device.try_clone()?) } else { None };
+        let shares = reader.is_some();
+        let (half, halved) = mpsc::channel();
         let mut lines = LineBudget::default();
         let plan = Plan {
             index: 0,
-            processor,
+            // A gateway is a guest on its machine: the system knows better which processor is free.
+            processor: None,
             make_engine: || E::make(SOCKETS),
             make_node: move |engine: &mut E| {
                 let mut sockets = sockets::add(engine, bound)?;
                 sockets.stream = stream.map(|socket| sockets::add_stream(engine, socket)).transpose()?;
-                engine.add_inside(device).context("the engine does not take the virtual interface")?;
+                let added = if shares { engine.add_inside_writer(device) } else { engine.add_inside(device) };
+                added.context("the engine does not take the virtual interface")?;
                 let now = clock::now();
                 let mut gateway = Gateway::new(GatewayConfig { sockets, ..config }, now);
                 gateway.network_changed(now, &addresses);
+                if shares {
+                    // Whoever waits for it is this thread's maker.
+                    _ = half.send(gateway.outbound());
+                }
                 Ok(gateway)
             },
             observe: move |engine: &mut E, gateway: &mut Gateway, now: Moment| {
@@ -228,7 +245,10 @@ impl Start {
                         | Event::PeerDown { .. }
                         | Event::PathChanged { .. }
                         | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
-                        Event::CloseSockets(closed) => sockets::close(engine, &closed),
+                        Event::CloseSockets(closed) => {
+                            tie.forget(&closed);
+                            sockets::close(engine, &closed);
+                        }
                         // The main thread ends first, and there is nobody to tell then.
                         Event::ResolveTransfer
                         | Event::Registered { .. }
@@ -243,10 +263,19 @@ impl Start {
                         | Event::ObserverKeyWanted { .. } => _ = events.send(Wake::Event(event, key)),
                     }
                 }
+                tie.publish(engine, gateway);
                 Flow::Continue
             },
         };
         let worker = Worker::start(plan, helpers.clone(), move |result| _ = ended.send(Wake::Ended(result)))?;
+        let sender = match reader.zip(halved.try_recv().ok()) {
+            Some((device, outbound)) => {
+                let ended = wakes.clone();
+                let ended = move |result| _ = ended.send(Wake::Ended(result));
+                Some(partner.start(device, outbound, SOCKETS, &worker.mailbox, helpers.clone(), ended)?)
+            }
+            None => None,
+        };
 
         introduce(&options, &selection, outlet.outside(), &around.interfaces, &interface, ula, &fingerprint);
         let mapped = wakes.clone();
@@ -257,10 +286,11 @@ impl Start {
             fingerprint,
             key: hex::encode(identity.static_key.public()),
             selection,
-            processor,
             mailbox: worker.mailbox.clone(),
+            partner: partner.clone(),
             helpers,
             interface: interface.clone(),
+            inside: offloads,
             trans: options.trans.to_string(),
             outside: outlet.outside().clone(),
             sockets: outlet.shown(),
@@ -278,11 +308,15 @@ impl Start {
         }
 
         let ways = Ways { outlet, around: known, tcp, mapping };
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, ways, token);
+        let mut life = Life::new(&options, &state, (&worker.mailbox, &partner), wakes, ways, token);
         life.begin(&around);
         let outcome = life.keep(&woken);
         let (tcp, mapping) = life.end();
         let mapper = mapping.stop();
+        if let Some(sender) = sender {
+            sender.mailbox.send(|_, _, _| Flow::Stop);
+            sender.join();
+        }
         worker.mailbox.send(|_, gateway: &mut Gateway, now| {
             gateway.stop(now);
             Flow::Stop

@@ -63,6 +63,15 @@ impl fmt::Display for Network {
     }
 }
 
+/// Sets into how many segments at most a packet of an interface may be cut, and how many packets wait in it.
+///
+/// # Errors
+/// What the kernel says.
+#[cfg(target_os = "linux")]
+pub fn set_limits(name: &str, segments: u32, queue: u32) -> std::io::Result<()> {
+    imp::set_limits(name, segments, queue)
+}
+
 /// All interfaces, those without addresses too.
 ///
 /// # Errors

@@ -5,8 +5,12 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use mesh_core::seam::Offloads;
+
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod offload;
 #[cfg(target_os = "linux")]
 mod sys;
 #[cfg(windows)]
@@ -31,12 +35,14 @@ pub struct InsideConfig {
     pub ula: Option<(Ipv6Addr, u8)>,
     /// Largest inner packet in bytes, 68 to 65,535.
     pub mtu: u32,
+    /// Whether the system may leave segments and checksums to it, where it can.
+    pub offload: bool,
 }
 
 /// An open virtual interface, up and configured.
 #[derive(Debug)]
 pub struct InsideDevice {
-    /// A TUN queue without packet information or virtio header, non-blocking.
+    /// A TUN queue without packet information, with a virtio-net header if it has offloads, non-blocking.
     #[cfg(target_os = "linux")]
     pub fd: std::os::fd::OwnedFd,
     /// The Wintun adapter.
@@ -46,6 +52,8 @@ pub struct InsideDevice {
     pub name: String,
     /// The IPv6 address, if it was set.
     pub ula: Option<Ipv6Addr>,
+    /// What it does by itself.
+    pub offloads: Offloads,
 }
 
 /// Why there is no virtual interface. Each message names the cause and the remedy.
@@ -129,6 +137,28 @@ impl InsideDevice {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl InsideDevice {
+    /// The same device once more, for another engine.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, name: self.name.clone(), ula: self.ula, offloads: self.offloads })
+    }
+}
+
+#[cfg(windows)]
+impl InsideDevice {
+    /// The same device once more, for another engine.
+    ///
+    /// # Errors
+    /// `Unsupported`, always: Wintun's rings are one thread's.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 impl InsideConfig {
     fn check(&self) -> Result<(), InsideError> {
         if !(1..=32).contains(&self.prefix) {
@@ -179,7 +209,14 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_named() {
-        let good = InsideConfig { name_hint: None, ipv4: [10, 9, 0, 1].into(), prefix: 16, ula: None, mtu: 1400 };
+        let good = InsideConfig {
+            name_hint: None,
+            ipv4: [10, 9, 0, 1].into(),
+            prefix: 16,
+            ula: None,
+            mtu: 1400,
+            offload: false,
+        };
         let text = |config: InsideConfig| InsideDevice::open(&config).expect_err("out of range").to_string();
         assert!(text(InsideConfig { prefix: 0, ..good.clone() }).contains("prefix of 0"));
         assert!(text(InsideConfig { prefix: 33, ..good.clone() }).contains("prefix of 33"));

@@ -127,6 +127,9 @@ pub trait Make: Engine + 'static {
     /// Whether its threads are pinned to one processor each.
     const PINNED: bool;
 
+    /// Whether two engines can share sockets and the virtual interface: one thread receives, another sends.
+    const SHARES: bool;
+
     /// Makes one with room for `sockets` sockets, on the thread that will use it.
     fn make(sockets: u16) -> io::Result<Self>;
 
@@ -137,6 +140,7 @@ pub trait Make: Engine + 'static {
 #[cfg(target_os = "linux")]
 impl Make for Mmsg {
     const PINNED: bool = true;
+    const SHARES: bool = true;
 
     fn make(_sockets: u16) -> io::Result<Self> {
         Self::with_config(mesh_mmsg::Config {
@@ -155,6 +159,7 @@ impl Make for Mmsg {
 #[cfg(target_os = "linux")]
 impl Make for Uring {
     const PINNED: bool = true;
+    const SHARES: bool = true;
 
     fn make(sockets: u16) -> io::Result<Self> {
         // The sockets_max of the default serves all but the widest ranges of ports.
@@ -197,6 +202,7 @@ fn note_buffers(got: Option<mesh_udp::socket::SocketBuffers>, receive_bytes: u32
 
 impl Make for Portable {
     const PINNED: bool = false;
+    const SHARES: bool = false;
 
     fn make(_sockets: u16) -> io::Result<Self> {
         Self::new()

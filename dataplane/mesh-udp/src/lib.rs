@@ -36,6 +36,7 @@ mod train;
 mod waker;
 mod without;
 mod working_set;
+pub mod writes;
 
 pub use counters::{Counters, Lengths};
 pub use train::{BufferId, Endpoint, Origin, Owner, Scratch, SocketId, Train};

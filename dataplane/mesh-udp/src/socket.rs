@@ -24,6 +24,8 @@ pub struct SocketBuffers {
 pub struct SocketOptions {
     /// Tell which local address was asked, and leave from there: for sockets bound to a wildcard on a host with several.
     pub local_address: bool,
+    /// Whether anything is received on it: a copy of a socket that another engine receives on is only sent by.
+    pub receives: bool,
     /// Let the kernel join and cut datagrams (`UDP_GRO`, `UDP_SEGMENT`) where it can.
     pub offload: bool,
     /// The buffers wished.
@@ -39,6 +41,8 @@ pub struct Socket {
     pub socket: UdpSocket,
     /// Whether addresses are given to it as IPv6.
     pub v6: bool,
+    /// Whether anything is received on it.
+    pub receives: bool,
     /// Datagrams that one send can carry: 1 where the kernel or the device cannot cut.
     pub segments_max: usize,
     /// Whether the kernel joins what arrives into trains.
@@ -82,12 +86,16 @@ impl Socket {
             receive_bytes: buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.buffers.receive_bytes)?,
             send_bytes: buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.buffers.send_bytes)?,
         };
-        Ok(Self { socket, v6, segments_max, joins, buffers })
+        Ok(Self { socket, v6, receives: options.receives, segments_max, joins, buffers })
     }
 
     /// Datagrams that the kernel has dropped of this socket since it was made: its receive buffer was full, or (rarely) the
-    /// checksum wrong. It is the count that `SO_RXQ_OVFL` tells with each datagram, asked for only when somebody wants to know.
+    /// checksum wrong. It is the count that `SO_RXQ_OVFL` tells with each datagram, asked for only when somebody wants to know. Whoever
+    /// receives on it counts them.
     pub fn receive_drops(&self) -> u32 {
+        if !self.receives {
+            return 0;
+        }
         let mut memory = [0; MEMINFO_FIELDS];
         let known = get_options(self.socket.as_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory);
         match known {
@@ -144,6 +152,7 @@ mod tests {
     #[test]
     fn what_a_full_receive_buffer_drops_is_counted_by_the_kernel() {
         let options = SocketOptions {
+            receives: true,
             local_address: false,
             offload: false,
             buffers: SocketBuffers { receive_bytes: 4096, send_bytes: 1 << 20 },

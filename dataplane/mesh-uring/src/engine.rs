@@ -212,6 +212,29 @@ impl Engine {
     /// # Errors
     /// When there is no number left, or the socket takes not even the plainest options.
     pub fn add_socket(&mut self, socket: UdpSocket, local_address: bool) -> io::Result<SocketId> {
+        let id = self.add(socket, local_address, true)?;
+        self.idle.push(Receiver::Socket(id.0));
+        Ok(id)
+    }
+
+    /// Adds a copy of a socket that another engine receives on (see [`Engine::copy_socket`]), to send by.
+    ///
+    /// # Errors
+    /// As [`Engine::add_socket`].
+    pub fn add_sender(&mut self, copy: UdpSocket) -> io::Result<SocketId> {
+        self.add(copy, false, false)
+    }
+
+    /// A copy of a socket, for another engine to send by. The port is taken until both are closed.
+    ///
+    /// # Errors
+    /// `NotFound` for a number that is not in use; else there are too many open files.
+    pub fn copy_socket(&self, socket: SocketId) -> io::Result<UdpSocket> {
+        let socket = self.socket(socket.0).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such socket"))?;
+        socket.udp.socket.try_clone()
+    }
+
+    fn add(&mut self, socket: UdpSocket, local_address: bool, receives: bool) -> io::Result<SocketId> {
         let fresh = self.free_numbers.is_empty();
         let number = match self.free_numbers.last() {
             Some(&number) => number,
@@ -228,6 +251,7 @@ impl Engine {
         };
         let options = SocketOptions {
             local_address,
+            receives,
             offload: self.config.offload,
             buffers: wished,
             without: self.config.without,
@@ -250,7 +274,6 @@ impl Engine {
             self.free_numbers.pop();
             self.sockets[usize::from(number)] = Some(socket);
         }
-        self.idle.push(Receiver::Socket(number));
         Ok(SocketId(number))
     }
 
@@ -306,6 +329,20 @@ impl Engine {
     /// # Errors
     /// `AlreadyExists` when there is one; else what the kernel says to its registration.
     pub fn add_inside(&mut self, device: OwnedFd) -> io::Result<()> {
+        self.add_device(device)?;
+        self.idle.push(Receiver::Inside);
+        Ok(())
+    }
+
+    /// Adds the virtual interface as [`Engine::add_inside`] does, but only to write to: another engine reads from it.
+    ///
+    /// # Errors
+    /// As [`Engine::add_inside`].
+    pub fn add_inside_writer(&mut self, device: OwnedFd) -> io::Result<()> {
+        self.add_device(device)
+    }
+
+    fn add_device(&mut self, device: OwnedFd) -> io::Result<()> {
         if self.memories.inside.is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the engine has an interface"));
         }
@@ -313,7 +350,6 @@ impl Engine {
         self.register_inside(&device, &pool)?;
         let multishot = self.ring.features().multishot_read;
         self.memories.inside = Some(Inside { _device: device, pool, multishot, armed: false, failures: 0 });
-        self.idle.push(Receiver::Inside);
         Ok(())
     }
 

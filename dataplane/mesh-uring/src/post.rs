@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
-use mesh_udp::gather::Piece;
 
 use crate::buffers::{Lane, Pool};
 use crate::engine::Engine;
@@ -128,11 +127,12 @@ impl Engine {
         unsafe { self.post(&entry) }
     }
 
-    /// Queues a packet for the interface.
-    pub(crate) fn post_write(&mut self, packet: &Piece) -> io::Result<()> {
-        let entry = tun::write(self.ring.file_of_inside(), self.memories.address(packet), packet.length);
-        // SAFETY: with RWF_NOWAIT the write is over when the entry is consumed; until then the piece's memory stays as it is, for
-        // the reason told at `post_send`.
+    /// Queues a packet for the interface, by its number among those whose pieces are laid out.
+    pub(crate) fn post_write(&mut self, packet: usize) -> io::Result<()> {
+        let entry = tun::write(self.ring.file_of_inside(), self.sends.write_iovecs(packet));
+        // SAFETY: with RWF_NOWAIT the write is over when the entry is consumed; until then the pieces' memory stays as it is, for
+        // the reason told at `post_send`, and so does the list of them, which is written only when nothing is queued in the ring
+        // (`Engine::stage_writes`).
         unsafe { self.post(&entry) }
     }
 }

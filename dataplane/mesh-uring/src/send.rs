@@ -10,6 +10,7 @@ use std::ops::Range;
 use mesh_udp::envelope::Envelope;
 use mesh_udp::gather::{Memory, Piece, RUNS_MAX, Run, SEGMENTS_MAX};
 use mesh_udp::refusal::{self, Refusal};
+use mesh_udp::writes::Writes;
 use mesh_udp::{Endpoint, Origin, Technique, Train};
 
 use crate::buffers::Lane;
@@ -41,7 +42,9 @@ pub(crate) struct Sends {
     /// Parts of runs to go out one by one, because the kernel would not cut them.
     singles: VecDeque<(u32, Range<u32>)>,
     /// Packets for the interface.
-    writes: Vec<Piece>,
+    writes: Writes,
+    /// What their entries in the ring point to.
+    write_iovecs: Vec<libc::iovec>,
     writes_posted: u64,
     writes_failed: u64,
 }
@@ -60,10 +63,16 @@ impl Sends {
             slots: (0..SUBMISSIONS).map(|_| slot()).collect(),
             taken: 0,
             singles: VecDeque::new(),
-            writes: Vec::with_capacity(256),
+            writes: Writes::with_capacity(256),
+            write_iovecs: Vec::with_capacity(1024),
             writes_posted: 0,
             writes_failed: 0,
         }
+    }
+
+    /// The pieces of a packet for the interface.
+    pub(crate) fn write_iovecs(&self, packet: usize) -> &[libc::iovec] {
+        &self.write_iovecs[self.writes.places(packet)]
     }
 
     pub(crate) fn header(&self, slot: u16) -> *const libc::msghdr {
@@ -118,7 +127,10 @@ impl Engine {
     /// # Panics
     /// On a train of another engine, or a range beyond it.
     pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
-        self.deliver(train, bytes);
+        let range = train.place(&self.owner, &bytes);
+        if self.memories.inside.is_some() {
+            self.sends.writes.extend(Piece::new(train.memory(), range));
+        }
     }
 
     /// Queues a range of the slab as one packet for the virtual interface.
@@ -263,9 +275,24 @@ impl Engine {
             let run = self.gather.runs()[index];
             self.begin_send(index as u32, 0..run.bytes)?;
         }
-        for index in 0..self.sends.writes.len() {
-            let packet = self.sends.writes[index];
-            self.post_write(&packet)?;
+        self.stage_writes()?;
+        Ok(())
+    }
+
+    /// Queues the packets for the interface in the ring.
+    fn stage_writes(&mut self) -> io::Result<()> {
+        let Self { sends, memories, .. } = self;
+        // All at once: the ring points into this until everything is submitted.
+        sends.write_iovecs.clear();
+        sends.write_iovecs.extend(
+            sends
+                .writes
+                .pieces()
+                .iter()
+                .map(|piece| libc::iovec { iov_base: memories.address(piece).cast(), iov_len: piece.length as usize }),
+        );
+        for packet in 0..self.sends.writes.len() {
+            self.post_write(packet)?;
             self.sends.writes_posted += 1;
         }
         Ok(())

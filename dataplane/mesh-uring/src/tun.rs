@@ -39,11 +39,13 @@ pub(crate) fn read(file: Fixed, multishot: bool) -> squeue::Entry {
     entry.user_data(Op::Read.encode())
 }
 
-/// A write of one packet: done when the submission returns, or failed.
-pub(crate) fn write(file: Fixed, packet: *const u8, bytes: u32) -> squeue::Entry {
-    opcode::Write::new(file, packet, bytes)
-        .rw_flags(libc::RWF_NOWAIT)
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(Op::Write.encode())
+/// A write of one packet in these pieces: done when the submission returns, or failed.
+pub(crate) fn write(file: Fixed, pieces: &[libc::iovec]) -> squeue::Entry {
+    let entry = match pieces {
+        [piece] => {
+            opcode::Write::new(file, piece.iov_base.cast(), piece.iov_len as u32).rw_flags(libc::RWF_NOWAIT).build()
+        }
+        pieces => opcode::Writev::new(file, pieces.as_ptr(), pieces.len() as u32).rw_flags(libc::RWF_NOWAIT).build(),
+    };
+    entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(Op::Write.encode())
 }

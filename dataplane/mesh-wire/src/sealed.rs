@@ -27,6 +27,9 @@ use crate::{Malformed, TAG_BYTES};
 /// Bytes before the ciphertext.
 pub const HEADER_BYTES: usize = ROUTE_BYTES + 4 + 8;
 
+/// Where the counter lies in a header: its last 8 bytes.
+pub const COUNTER_AT: usize = ROUTE_BYTES + 4;
+
 /// What sealing adds to an inner packet, in bytes: 44.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 

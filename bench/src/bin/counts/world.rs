@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
-use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
+use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -64,6 +64,7 @@ pub(crate) fn gateway_config(number: u8, keys: NamespaceKeys) -> GatewayConfig {
         keys,
         name: format!("gateway-{number}"),
         sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
+        offloads: Offloads::NONE,
         outer_bytes: OuterSize::Assumed,
         path: PathChoice::Relay,
         pins: Vec::new(),

@@ -5,7 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::ip::{IPV4_BYTES, IPV6_BYTES, Inner, checksum_add, checksum_end, protocol};
+use super::ip::{IPV4_BYTES, IPV6_BYTES, Inner, protocol};
+use super::segments::checksum::{fold, sum};
 use super::timers::Bucket;
 use crate::seam::Moment;
 
@@ -84,7 +85,7 @@ fn answer_v4(packet: &[u8], complaint: Complaint, from: Ipv4Addr, to: Ipv4Addr) 
     answer.extend_from_slice(&[0, 0, 0, 0, TTL, protocol::ICMP, 0, 0]);
     answer.extend_from_slice(&from.octets());
     answer.extend_from_slice(&to.octets());
-    let checksum = checksum_end(checksum_add(0, &answer));
+    let checksum = !sum(&answer);
     answer[10..12].copy_from_slice(&checksum.to_be_bytes());
     let (code, mtu) = match complaint {
         Complaint::HostUnreachable => (1, 0),
@@ -93,7 +94,7 @@ fn answer_v4(packet: &[u8], complaint: Complaint, from: Ipv4Addr, to: Ipv4Addr) 
     answer.extend_from_slice(&[3, code, 0, 0, 0, 0]);
     answer.extend_from_slice(&mtu.to_be_bytes());
     answer.extend_from_slice(quote);
-    let checksum = checksum_end(checksum_add(0, &answer[IPV4_BYTES..]));
+    let checksum = !sum(&answer[IPV4_BYTES..]);
     answer[IPV4_BYTES + 2..IPV4_BYTES + 4].copy_from_slice(&checksum.to_be_bytes());
     answer
 }
@@ -115,8 +116,8 @@ fn answer_v6(packet: &[u8], complaint: Complaint, from: Ipv6Addr, to: Ipv6Addr) 
     answer.extend_from_slice(&mtu.to_be_bytes());
     answer.extend_from_slice(quote);
     // The pseudo header of RFC 8200, section 8.1: addresses, length, next header.
-    let pseudo = checksum_add(u32::from(payload) + u32::from(protocol::ICMPV6), &answer[8..IPV6_BYTES]);
-    let checksum = checksum_end(checksum_add(pseudo, &answer[IPV6_BYTES..]));
+    let pseudo = u64::from(payload) + u64::from(protocol::ICMPV6) + u64::from(sum(&answer[8..IPV6_BYTES]));
+    let checksum = !fold(pseudo + u64::from(sum(&answer[IPV6_BYTES..])));
     answer[IPV6_BYTES + 2..IPV6_BYTES + 4].copy_from_slice(&checksum.to_be_bytes());
     answer
 }

@@ -3,55 +3,52 @@
 //! 1. it is a whole IP packet from an address of ours to an address of the network;
 //! 2. its peer is found by address, and has a session, or the packet waits for one;
 //! 3. a SYN's maximum segment size is lowered to what the path carries;
-//! 4. header and packet are laid into the slab and sealed there, as one frame or as two halves.
+//! 4. it is [sealed](super::sealing) as one frame, as a train where it stands for many packets, or as two halves where it is longer
+//!    than the path carries.
 //!
-//! With a session there is no allocation and no change of state but counters.
+//! With a session there is no allocation and no change of state but counters. Where the gateway has a [half](super::outbound) on a
+//! thread of its own for this, what comes here is the rest: what has no session yet, what is too long, what goes nowhere.
 
 use std::time::Duration;
 
-use mesh_wire::TAG_BYTES;
-use mesh_wire::frame::FrameType;
 use mesh_wire::half::{HALF_HEADER_BYTES, Half, cut};
-use mesh_wire::sealed::{HEADER_BYTES, OVERHEAD_BYTES, SealedHeader, flags};
+use mesh_wire::sealed::flags;
 
 use super::icmp::Complaint;
 use super::ip::{self, Inner, Whereto};
 use super::mss;
-use super::paths::Path;
 use super::peers::{Peer, QUEUED_PACKETS_MAX};
+use super::sealing::{self, Packet, SealTo, seal_frame};
 use super::{Gateway, Outgoing};
 use crate::drops::DropReason;
 use crate::seam::{Action, Moment, Slab};
-use crate::session::keyring::Established;
 
 /// A peer in use is looked at this often.
 pub(super) const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// Takes packets from the virtual interface, `stride` bytes each.
+    /// Takes a packet from the virtual interface.
     pub(super) fn handle_inside(
         &mut self,
         now: Moment,
         bytes: &mut [u8],
-        stride: usize,
         slab: &mut Slab<'_>,
         actions: &mut Vec<Action>,
     ) {
-        for packet in bytes.chunks_mut(stride.max(1)) {
-            if let Err(reason) = self.send_packet(now, packet, slab, actions) {
-                self.drops.count(reason);
-            }
+        if let Err(reason) = self.send_packet(now, bytes, slab, actions) {
+            self.drops.count(reason);
         }
     }
 
     fn send_packet(
         &mut self,
         now: Moment,
-        packet: &mut [u8],
+        bytes: &mut [u8],
         slab: &mut Slab<'_>,
         actions: &mut Vec<Action>,
     ) -> Result<(), DropReason> {
-        let inner = ip::parse(packet)?;
+        let mut packet = Packet::read(bytes, self.offloads)?;
+        let inner = *packet.inner();
         if !self.network.belongs_to(inner.source, self.network.ip4()) {
             return Err(DropReason::SourceNotOurs);
         }
@@ -70,44 +67,80 @@ impl Gateway {
         let Some(peer) = self.peers.get_mut(id) else { return Err(DropReason::TooManyPeers) };
         let woken = peer.use_now(now);
         if peer.absent_until.is_some_and(|until| now < until) {
-            self.complain(now, packet, &inner, Complaint::HostUnreachable);
+            self.complain(now, packet.bytes(), &inner, Complaint::HostUnreachable);
             return Err(DropReason::HostUnreachable);
         }
         if peer.queue.is_empty()
             && let Some(path) = peer.path(&self.relay)
             && let Some(session) = peer.keyring.as_mut().and_then(|keyring| keyring.sealing())
         {
-            let inside_mtu = usize::from(self.outer.inside_mtu());
-            let fits = path.inner_bytes(self.outer);
-            mss::clamp(packet, &inner, fits);
+            let to = SealTo { sealer: session.sealer(), path: &path, fits: path.inner_bytes(self.outer) };
             peer.unanswered_since.get_or_insert(now);
-            if packet.len() <= fits {
-                let sealed = seal(session, &path, 0, [packet, &[]], slab)?;
-                actions.push(sealed);
-                peer.paths.note_sent(1);
-            } else {
-                let first = cut(packet.len());
-                if packet.len() > inside_mtu || HALF_HEADER_BYTES + first > fits {
-                    let carried = inside_mtu.min(2 * (fits - HALF_HEADER_BYTES));
-                    self.complain(now, packet, &inner, Complaint::TooBig(u16::try_from(carried).unwrap_or(u16::MAX)));
-                    return Err(DropReason::TooBig);
+            match sealing::seal(&to, &mut packet, slab, actions) {
+                Ok(frames) => {
+                    peer.paths.note_sent(frames);
+                    peer.traffic.packets_out += 1;
+                    peer.traffic.bytes_out += packet.len() as u64;
                 }
-                actions.push(seal_half(session, &path, peer.half_id, packet, false, slab)?);
-                actions.push(seal_half(session, &path, peer.half_id, packet, true, slab)?);
-                peer.half_id = peer.half_id.wrapping_add(1);
-                peer.paths.note_sent(2);
+                Err(DropReason::TooBig) => self.seal_halves(now, id, &mut packet, slab, actions)?,
+                Err(reason) => return Err(reason),
             }
-            peer.traffic.packets_out += 1;
-            peer.traffic.bytes_out += packet.len() as u64;
             self.peers.timers.by(id, if woken { now } else { now + TEND_INTERVAL });
             return Ok(());
         }
-        if !self.peers.has_room_to_wait(id) {
-            return Err(DropReason::QueueFull);
-        }
-        self.peers.enqueue(id, now, packet);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let waits = packet.each_complete(&mut scratch, |packet| {
+            if !self.peers.has_room_to_wait(id) {
+                return Err(DropReason::QueueFull);
+            }
+            self.peers.enqueue(id, now, packet);
+            Ok(())
+        });
+        self.scratch = scratch;
+        waits?;
         self.tend_peer(now, id);
         Ok(())
+    }
+
+    /// Seals what is longer than the path carries in one piece, as two halves each. There is a session and a path.
+    fn seal_halves(
+        &mut self,
+        now: Moment,
+        id: u32,
+        packet: &mut Packet<'_>,
+        slab: &mut Slab<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DropReason> {
+        let inner = *packet.inner();
+        let inside_mtu = usize::from(self.outer.inside_mtu());
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let sealed = packet.each_complete(&mut scratch, |packet| {
+            let Some(peer) = self.peers.get_mut(id) else { return Err(DropReason::TooManyPeers) };
+            let path = peer.path(&self.relay).ok_or(DropReason::UnknownSession)?;
+            let session = peer.keyring.as_mut().and_then(|keyring| keyring.sealing()).ok_or(DropReason::PastLimit)?;
+            let to = SealTo { sealer: session.sealer(), path: &path, fits: path.inner_bytes(self.outer) };
+            mss::clamp(packet, &inner, to.fits, false);
+            let frames = if packet.len() <= to.fits {
+                // The last of those that a longer packet stood for.
+                actions.push(seal_frame(&to, 0, [packet, &[]], slab)?);
+                1
+            } else if packet.len() > inside_mtu || HALF_HEADER_BYTES + cut(packet.len()) > to.fits {
+                let carried = inside_mtu.min(2 * (to.fits - HALF_HEADER_BYTES));
+                self.complain(now, packet, &inner, Complaint::TooBig(u16::try_from(carried).unwrap_or(u16::MAX)));
+                return Err(DropReason::TooBig);
+            } else {
+                actions.push(seal_half(&to, peer.half_id, packet, false, slab)?);
+                actions.push(seal_half(&to, peer.half_id, packet, true, slab)?);
+                peer.half_id = peer.half_id.wrapping_add(1);
+                2
+            };
+            peer.paths.note_sent(frames);
+            peer.traffic.packets_out += 1;
+            peer.traffic.bytes_out += packet.len() as u64;
+            Ok(())
+        });
+        self.scratch = scratch;
+        sealed
     }
 
     /// Seals the next waiting packet of a peer, if it has a session. One packet, so that the slab has room: a packet that
@@ -127,14 +160,15 @@ impl Gateway {
                 self.peers.dequeue(id);
                 continue;
             };
-            mss::clamp(packet, &inner, fits);
+            let to = SealTo { sealer: session.sealer(), path: &path, fits };
+            mss::clamp(packet, &inner, fits, false);
             unanswered_since.get_or_insert(now);
             let second = std::mem::take(half_sent);
             let action = if bytes <= fits {
-                seal(session, &path, 0, [packet, &[]], slab)
+                seal_frame(&to, 0, [packet, &[]], slab)
             } else if HALF_HEADER_BYTES + cut(bytes) <= fits {
                 *half_sent = !second;
-                let action = seal_half(session, &path, *half_id, packet, second, slab);
+                let action = seal_half(&to, *half_id, packet, second, slab);
                 *half_id = half_id.wrapping_add(u16::from(second));
                 action
             } else {
@@ -166,47 +200,10 @@ impl Gateway {
 }
 
 /// Seals one of two halves of `packet`.
-fn seal_half(
-    session: &mut Established,
-    path: &Path,
-    id: u16,
-    packet: &[u8],
-    second: bool,
-    slab: &mut Slab<'_>,
-) -> Result<Action, DropReason> {
+fn seal_half(to: &SealTo<'_>, id: u16, packet: &[u8], second: bool, slab: &mut Slab<'_>) -> Result<Action, DropReason> {
     let (first_bytes, second_bytes) = packet.split_at(cut(packet.len()));
     let bytes = u16::try_from(packet.len()).map_err(|_| DropReason::TooBig)?;
     let (flag, bytes_of_half) =
         if second { (flags::SECOND_HALF, second_bytes) } else { (flags::FIRST_HALF, first_bytes) };
-    seal(session, path, flag, [&Half::header(id, bytes), bytes_of_half], slab)
-}
-
-/// Lays header and plaintext, given in two pieces, into the slab and seals them there.
-pub(super) fn seal(
-    session: &mut Established,
-    path: &Path,
-    flags: u8,
-    plaintext: [&[u8]; 2],
-    slab: &mut Slab<'_>,
-) -> Result<Action, DropReason> {
-    let [one, two] = plaintext;
-    let total = OVERHEAD_BYTES + one.len() + two.len();
-    let free = slab.free().get_mut(..total).ok_or(DropReason::NoRoom)?;
-    let counter = session.reserve(1).ok_or(DropReason::PastLimit)?;
-    let header = SealedHeader {
-        frame: FrameType::Data,
-        flags,
-        route: path.route,
-        receiver_index: session.remote_index(),
-        counter,
-    }
-    .emit();
-    let (head, rest) = free.split_at_mut(HEADER_BYTES);
-    let (body, tag) = rest.split_at_mut(one.len() + two.len());
-    head.copy_from_slice(&header);
-    body[..one.len()].copy_from_slice(one);
-    body[one.len()..].copy_from_slice(two);
-    let made: [u8; TAG_BYTES] = session.seal(counter, &header, body);
-    tag.copy_from_slice(&made);
-    Ok(Action::Send { slab: slab.take(total), segment_bytes: total, to: path.endpoint, tos: 0 })
+    seal_frame(to, flag, [&Half::header(id, bytes), bytes_of_half], slab)
 }

@@ -13,6 +13,7 @@ pub(super) const IPV6_BYTES: usize = 40;
 pub(super) mod protocol {
     pub(in crate::gateway) const ICMP: u8 = 1;
     pub(in crate::gateway) const TCP: u8 = 6;
+    pub(in crate::gateway) const UDP: u8 = 17;
     pub(in crate::gateway) const ICMPV6: u8 = 58;
 }
 
@@ -176,25 +177,4 @@ impl Network {
     fn host_mask(&self) -> u32 {
         u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0)
     }
-}
-
-/// The Internet checksum (RFC 1071) of `bytes`, added to a running `sum` of 16-bit words.
-pub(super) fn checksum_add(mut sum: u32, bytes: &[u8]) -> u32 {
-    let (words, odd) = bytes.as_chunks::<2>();
-    for word in words {
-        sum += u32::from(u16::from_be_bytes(*word));
-    }
-    if let [last] = odd {
-        sum += u32::from(u16::from_be_bytes([*last, 0]));
-    }
-    // Folded at each step: a sum of at most 32,768 words of 16 bits does not overflow 32 bits.
-    (sum & 0xffff) + (sum >> 16)
-}
-
-/// Ends a running sum: folded and complemented.
-pub(super) fn checksum_end(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded to 16 bits")
 }

@@ -3,7 +3,8 @@
 //! Never reads a clock or a socket, and never draws from a global source of randomness. It is driven as [`Node`] says; beside
 //! that, [`Gateway::poll_event`] tells what the program should know or do. The flow, by direction:
 //!
-//! 1. `inside.rs`: a packet from the virtual interface is checked, and sealed into the slab, or waits for a session;
+//! 1. `inside.rs` and `sealing.rs`: a packet from the virtual interface is checked, and sealed into the slab, or waits for a
+//!    session; `outbound/`: the same on a thread of its own; `segments/`: packets that stand for many are cut and gathered;
 //! 2. `outside.rs`: a train from the network is opened in place, and inner packets are delivered;
 //! 3. `relay.rs` and `register.rs`: the registration with the transfer, its handshake and signs of life; `stream.rs`: the same
 //!    over TCP where UDP gets no answer; `told.rs` and `learn.rs`: what it says of us and of peers;
@@ -30,11 +31,14 @@ mod learn;
 mod local;
 mod mss;
 mod observe;
+mod outbound;
 mod outside;
 mod paths;
 mod peers;
 mod register;
 mod relay;
+mod sealing;
+mod segments;
 mod status;
 mod stream;
 mod tend;
@@ -45,6 +49,7 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mesh_wire::message::{CloseReason, Message};
+use mesh_wire::route::Slot;
 use rand::Rng;
 use zeroize::Zeroize;
 
@@ -53,6 +58,7 @@ pub use self::events::Event;
 pub use self::local::{
     BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
 };
+pub use self::outbound::{Lane, LaneChange, Outbound, OutboundEvent};
 pub use self::paths::{
     OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState,
 };
@@ -68,7 +74,7 @@ use self::peers::Peers;
 use self::relay::Relay;
 use crate::drops::{DropReason, Drops};
 use crate::node::Node;
-use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab};
+use crate::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab};
 use crate::session::PublicKey;
 use crate::session::handshake::StaticKey;
 use crate::session::jobs::{Done, Job};
@@ -99,6 +105,8 @@ pub struct GatewayConfig {
     pub name: String,
     /// The sockets it sends by.
     pub sockets: Sockets,
+    /// What the virtual interface does by itself.
+    pub offloads: Offloads,
     /// The outer packet that paths are taken to carry.
     pub outer_bytes: OuterSize,
     /// Which paths may carry, to all peers but those in `pins`.
@@ -143,6 +151,7 @@ pub struct Gateway {
     name: String,
     sockets: Sockets,
     outer: OuterSize,
+    offloads: Offloads,
     rng: Generator,
     /// Counts our handshakes.
     hello_number: u64,
@@ -153,6 +162,7 @@ pub struct Gateway {
     callers: Callers,
     joiner: halves::Joiner,
     complaints: icmp::Complaints,
+    coalescer: segments::Coalescer,
     lookups: timers::Bucket,
     /// Lookups that others make us ask.
     slot_lookups: timers::Bucket,
@@ -178,6 +188,10 @@ pub struct Gateway {
     /// Whether anything but the relay may carry to anybody: else strangers get no answer.
     takes_straight: bool,
     stopped: bool,
+    /// Packets that are cut, one at a time.
+    scratch: Vec<u8>,
+    /// By which relay packets go, when the half that sends was last told.
+    published_place: (Option<(Endpoint, Slot)>, u32),
 }
 
 impl std::fmt::Debug for Gateway {
@@ -200,6 +214,7 @@ impl Gateway {
             keys,
             name,
             sockets,
+            offloads,
             outer_bytes,
             path,
             pins,
@@ -221,6 +236,7 @@ impl Gateway {
             name: addresses::shorten(name),
             sockets,
             outer: outer_bytes,
+            offloads,
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key, sockets.stream),
@@ -228,6 +244,7 @@ impl Gateway {
             callers: Callers::default(),
             joiner: halves::Joiner::default(),
             complaints: icmp::Complaints::new(now),
+            coalescer: segments::Coalescer::new(offloads),
             lookups: timers::Bucket::new(now, peers::LOOKUPS_PER_SECOND, peers::LOOKUPS_BURST),
             slot_lookups: timers::Bucket::new(now, peers::SLOT_LOOKUPS_PER_SECOND, peers::SLOT_LOOKUPS_BURST),
             cookies: CookieJar::new(*cookie_secret, now),
@@ -247,6 +264,8 @@ impl Gateway {
             beacons: beacons::Beacons::new(now, sealer, hash_seeds),
             takes_straight,
             stopped: false,
+            scratch: Vec::new(),
+            published_place: (None, 0),
             rng,
             hello_number: 0,
         };
@@ -354,7 +373,7 @@ impl Node for Gateway {
             return;
         }
         match arrival.origin {
-            Origin::Inside => self.handle_inside(now, bytes, arrival.segment_bytes, slab, actions),
+            Origin::Inside => self.handle_inside(now, bytes, slab, actions),
             Origin::Outside(from) => self.handle_outside(now, from, bytes, arrival.segment_bytes, slab, actions),
         }
     }
@@ -392,8 +411,12 @@ impl Node for Gateway {
                     self.drops.count(DropReason::NoRoom);
                 }
                 Some(Outgoing::Deliver(bytes)) => {
-                    if let Some(slab) = slab.append(&bytes) {
-                        return Some(Action::DeliverSlab { slab });
+                    let head = self.offloads.header_bytes();
+                    if slab.free().len() >= head + bytes.len() {
+                        // Nothing is left to be done to it: a header of zeros.
+                        slab.free()[..head].fill(0);
+                        slab.free()[head..head + bytes.len()].copy_from_slice(&bytes);
+                        return Some(Action::DeliverSlab { slab: slab.take(head + bytes.len()) });
                     }
                     self.drops.count(DropReason::NoRoom);
                 }

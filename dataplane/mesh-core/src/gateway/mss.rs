@@ -14,9 +14,9 @@ const OPTION_MSS: u8 = 2;
 
 /// Lowers the MSS of a SYN so that its segments fit inner packets of `inner_bytes`; leaves everything else alone.
 ///
-/// The checksum is corrected by the difference (RFC 1624), so it must be complete: a partial one is filled in later and takes
-/// the changed bytes in by itself. Answers whether the packet was changed.
-pub(super) fn clamp(packet: &mut [u8], inner: &Inner, inner_bytes: usize) -> bool {
+/// A complete checksum is corrected by the difference (RFC 1624). A `partial` one covers the pseudo header only, is filled in later,
+/// and takes the changed bytes in by itself. Answers whether the packet was changed.
+pub(super) fn clamp(packet: &mut [u8], inner: &Inner, inner_bytes: usize, partial: bool) -> bool {
     if inner.protocol != protocol::TCP || inner.later_fragment {
         return false;
     }
@@ -39,7 +39,9 @@ pub(super) fn clamp(packet: &mut [u8], inner: &Inner, inner_bytes: usize) -> boo
         return false;
     }
     tcp[at..at + 2].copy_from_slice(&highest.to_be_bytes());
-
+    if partial {
+        return true;
+    }
     // An option may start at an odd byte; its words then count with their bytes swapped.
     let (old, new) = if at % 2 == 0 { (announced, highest) } else { (announced.swap_bytes(), highest.swap_bytes()) };
     let checksum = u16::from_be_bytes([tcp[16], tcp[17]]);

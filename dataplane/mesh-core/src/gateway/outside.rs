@@ -5,7 +5,7 @@
 //! 3. the counter is checked against the window, the frame opened in place, the counter remembered: so each is also checked
 //!    against those before it in the same train;
 //! 4. an inner packet must come from an address of the session's peer and be for one of ours;
-//! 5. it is delivered where it lies.
+//! 5. it is delivered where it lies, with those of its flow that follow it in the train, where the interface takes that.
 //!
 //! Nothing is allocated for a packet. All other frames are in the second half of this file.
 
@@ -25,6 +25,7 @@ use super::halves::Joined;
 use super::indexes::Owner;
 use super::inside::TEND_INTERVAL;
 use super::ip::{self, Whereto};
+use super::segments::arrive;
 use super::{Gateway, Held, Outgoing, addresses, mss};
 use crate::drops::DropReason;
 use crate::seam::{Action, Endpoint, Moment, Slab};
@@ -35,8 +36,8 @@ use crate::session::mac;
 enum Opened {
     /// Nothing to be delivered.
     Nothing,
-    /// An inner packet: this part of the frame.
-    Packet(Range<usize>),
+    /// An inner packet: this part of the frame, and whether its checksum covers the pseudo header only.
+    Packet(Range<usize>, bool),
     /// An inner packet of two halves: so many bytes of the scratch memory.
     Joined(usize),
 }
@@ -61,27 +62,44 @@ impl Gateway {
         if self.sockets.stream == Some(from.socket) && self.relay.check_bridge(&from).is_err() {
             return self.drops.count_many(DropReason::UnknownEndpoint, train.len().div_ceil(stride) as u64);
         }
-        for (number, datagram) in train.chunks_mut(stride).enumerate() {
+        let head = self.offloads.header_bytes();
+        let mut start = 0;
+        while start < train.len() {
+            let end = train.len().min(start + stride);
+            let datagram = &mut train[start..end];
             let opened = match frame::classify(datagram[0]) {
                 FirstByte::Frame(frame) if beacons_alone && frame != FrameType::Beacon => {
                     Err(DropReason::UnexpectedType)
                 }
-                FirstByte::Frame(FrameType::Data | FrameType::Control) => self.open(now, &from, datagram, slab.free()),
+                FirstByte::Frame(FrameType::Data | FrameType::Control) => {
+                    self.open(now, &from, datagram, slab.free().get_mut(head..).unwrap_or_default())
+                }
                 FirstByte::Frame(frame) => self.handle_frame(now, &from, frame, datagram).map(|()| Opened::Nothing),
                 FirstByte::UnknownType => Err(DropReason::UnknownType),
                 FirstByte::FirstEdition => Err(DropReason::FirstEdition),
                 FirstByte::OtherVersion(_) => Err(DropReason::OtherVersion),
             };
-            match opened {
-                Ok(Opened::Nothing) => {}
-                Ok(Opened::Packet(range)) => {
-                    let start = number * stride;
-                    actions.push(Action::Deliver { bytes: start + range.start..start + range.end });
+            let delivered = opened.and_then(|opened| {
+                match opened {
+                    Opened::Nothing => {}
+                    Opened::Packet(range, partial) => {
+                        self.coalescer.offer(train, start + range.start..start + range.end, partial, actions)?;
+                    }
+                    Opened::Joined(bytes) => {
+                        // It may be of a flow that is being gathered.
+                        self.coalescer.finish(train, actions);
+                        slab.free()[..head].fill(0);
+                        actions.push(Action::DeliverSlab { slab: slab.take(head + bytes) });
+                    }
                 }
-                Ok(Opened::Joined(bytes)) => actions.push(Action::DeliverSlab { slab: slab.take(bytes) }),
-                Err(reason) => self.drops.count(reason),
+                Ok(())
+            });
+            if let Err(reason) = delivered {
+                self.drops.count(reason);
             }
+            start = end;
         }
+        self.coalescer.finish(train, actions);
     }
 
     /// Opens a frame that had to wait for its session.
@@ -91,17 +109,29 @@ impl Gateway {
             self.drops.count(DropReason::NoRoom);
             return None;
         }
+        let head = self.offloads.header_bytes();
         let (frame, scratch) = slab.free().split_at_mut(frame_bytes);
         frame.copy_from_slice(&held.bytes);
-        match self.open(now, &held.from, frame, scratch) {
+        let opened = self.open(now, &held.from, frame, scratch.get_mut(head..).unwrap_or_default());
+        match opened {
             Ok(Opened::Nothing) => None,
-            Ok(Opened::Packet(range)) => {
+            Ok(Opened::Packet(range, partial)) => {
+                let header = match arrive(&mut frame[range.clone()], partial, self.offloads) {
+                    Ok(header) => header,
+                    Err(reason) => {
+                        self.drops.count(reason);
+                        return None;
+                    }
+                };
+                let first = range.start - head;
+                frame[first..range.start].copy_from_slice(&header.emit()[..head]);
                 let start = slab.take(range.end).start;
-                Some(Action::DeliverSlab { slab: start + range.start..start + range.end })
+                Some(Action::DeliverSlab { slab: start + first..start + range.end })
             }
             Ok(Opened::Joined(bytes)) => {
-                let start = slab.take(frame_bytes + bytes).start + frame_bytes;
-                Some(Action::DeliverSlab { slab: start..start + bytes })
+                scratch[..head].fill(0);
+                let start = slab.take(frame_bytes + head + bytes).start + frame_bytes;
+                Some(Action::DeliverSlab { slab: start..start + head + bytes })
             }
             Err(reason) => {
                 self.drops.count(reason);
@@ -166,20 +196,21 @@ impl Gateway {
             return Ok(Opened::Nothing);
         }
         let part = match header.flags {
-            0 => None,
+            0 | flags::CHECKSUM_PARTIAL => None,
             flags::FIRST_HALF => Some(Part::First),
             flags::SECOND_HALF => Some(Part::Second),
             _ => return Err(DropReason::UnexpectedFlags),
         };
         let Some(part) = part else {
-            self.accept(now, id, &mut datagram[plaintext.clone()])?;
-            return Ok(Opened::Packet(plaintext));
+            let partial = header.flags == flags::CHECKSUM_PARTIAL;
+            self.accept(now, id, &mut datagram[plaintext.clone()], partial)?;
+            return Ok(Opened::Packet(plaintext, partial));
         };
         let half = Half::parse(part, &datagram[plaintext]).map_err(|_| DropReason::HalfLost)?;
         match self.joiner.join(now, id, &half, scratch) {
             Joined::Waits => Ok(Opened::Nothing),
             Joined::Whole(bytes) => {
-                self.accept(now, id, &mut scratch[..bytes])?;
+                self.accept(now, id, &mut scratch[..bytes], false)?;
                 Ok(Opened::Joined(bytes))
             }
             Joined::Refused => Err(DropReason::HalfLost),
@@ -187,7 +218,7 @@ impl Gateway {
     }
 
     /// Checks an inner packet from a peer, which then may be delivered.
-    fn accept(&mut self, now: Moment, id: u32, packet: &mut [u8]) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Moment, id: u32, packet: &mut [u8], partial: bool) -> Result<(), DropReason> {
         let inner = ip::parse(packet)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
         if !self.network.belongs_to(inner.source, peer.ip4) {
@@ -197,7 +228,7 @@ impl Gateway {
             return Err(DropReason::NotForUs);
         }
         if let Some(path) = peer.path(&self.relay) {
-            mss::clamp(packet, &inner, path.inner_bytes(self.outer));
+            mss::clamp(packet, &inner, path.inner_bytes(self.outer), partial);
         }
         let woken = peer.use_now(now);
         peer.traffic.packets_in += 1;

@@ -9,6 +9,7 @@ use mesh_wire::route::Slot;
 
 use super::handshake::Asking;
 use super::local::LocalAddress;
+use super::outbound::Published;
 use super::paths::{Exchange, Path, PathChoice, PathKind, Paths, PeerSearch};
 use super::relay::Relay;
 use super::timers::Timers;
@@ -135,6 +136,10 @@ pub(super) struct Peer {
     pub(super) half_sent: bool,
     /// When a Confirm was last repeated.
     pub(super) confirmed_at: Option<Moment>,
+    /// What the half that sends knows of it.
+    pub(super) published: Option<Published>,
+    /// Whether it is on the list of those that may have changed.
+    touched: bool,
     /// The ways to it.
     pub(super) paths: Paths,
     /// What it and we know of each other's places.
@@ -172,6 +177,8 @@ impl Peer {
             half_id: 0,
             half_sent: false,
             confirmed_at: None,
+            published: None,
+            touched: false,
             paths: Paths::new(choice, now),
             exchange: Exchange::default(),
             search: PeerSearch::default(),
@@ -334,6 +341,7 @@ pub(super) struct Peers {
     pub(super) queued: usize,
     /// Peers to whom a path without a relay carries.
     pub(super) straight: u32,
+    touching: Touching,
     choice: PathChoice,
     pins: HashMap<Ipv4Addr, PathChoice>,
 }
@@ -350,6 +358,7 @@ impl Peers {
             timers: Timers::default(),
             queued: 0,
             straight: 0,
+            touching: Touching::default(),
             choice,
             pins: pins.into_iter().collect(),
         }
@@ -360,6 +369,13 @@ impl Peers {
     }
 
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Peer> {
+        let peer = self.places.get_mut(id as usize)?.as_deref_mut()?;
+        self.touching.note(id, peer);
+        Some(peer)
+    }
+
+    /// The same, by somebody who changes nothing that the half which sends has to know.
+    pub(super) fn get_mut_untouched(&mut self, id: u32) -> Option<&mut Peer> {
         self.places.get_mut(id as usize)?.as_deref_mut()
     }
 
@@ -403,12 +419,16 @@ impl Peers {
             self.straight -= u32::from(peer.paths.carrying().is_some());
             self.timers.clear(id);
             self.vacant.push(id);
+            if peer.published.is_some() {
+                self.touching.removed.push(peer.ip4);
+            }
         }
     }
 
     /// Sets what is vouched for a peer, and where it is found by slot.
     pub(super) fn set_record(&mut self, id: u32, record: Option<PeerRecord>) {
         let Some(peer) = self.places.get_mut(id as usize).and_then(Option::as_deref_mut) else { return };
+        self.touching.note(id, peer);
         if let Some(old) = peer.slot()
             && self.by_slot.get(&old) == Some(&id)
         {
@@ -474,5 +494,62 @@ impl Peers {
         let packet = self.get_mut(id)?.queue.pop_front()?;
         self.queued -= 1;
         Some(packet)
+    }
+}
+
+/// Which peers may have changed since the half that sends was told of them.
+#[derive(Debug, Default)]
+struct Touching {
+    /// Whether anybody asks.
+    wanted: bool,
+    /// Each once.
+    touched: Vec<u32>,
+    /// Those that it was told of, and that are forgotten.
+    removed: Vec<Ipv4Addr>,
+}
+
+impl Touching {
+    fn note(&mut self, id: u32, peer: &mut Peer) {
+        if self.wanted && !peer.touched {
+            peer.touched = true;
+            self.touched.push(id);
+        }
+    }
+}
+
+impl Peers {
+    /// From here on it is noted who may have changed.
+    pub(super) fn begin_touching(&mut self) {
+        self.touching.wanted = true;
+        self.touch_all();
+    }
+
+    /// Whether it is noted who may have changed.
+    pub(super) fn is_touching(&self) -> bool {
+        self.touching.wanted
+    }
+
+    /// Notes that everybody may have changed.
+    pub(super) fn touch_all(&mut self) {
+        for (id, peer) in (0..).zip(&mut self.places) {
+            if let Some(peer) = peer {
+                self.touching.note(id, peer);
+            }
+        }
+    }
+
+    /// One that may have changed since this last told of it.
+    pub(super) fn take_touched(&mut self) -> Option<u32> {
+        let id = self.touching.touched.pop()?;
+        // Its place may be empty, or another's by now: that one is touched too.
+        if let Some(peer) = self.get_mut_untouched(id) {
+            peer.touched = false;
+        }
+        Some(id)
+    }
+
+    /// One that was told of and is forgotten.
+    pub(super) fn take_removed(&mut self) -> Option<Ipv4Addr> {
+        self.touching.removed.pop()
     }
 }

@@ -63,6 +63,8 @@ impl Peer {
 impl Gateway {
     /// Does all that is due about a peer.
     pub(super) fn tend_peer(&mut self, now: Moment, id: u32) {
+        self.collect_sent(now, id);
+        self.rest_lane(now, id);
         self.expire_queue(now, id);
         self.expire_keys(now, id);
         self.tend_session(now, id);

@@ -65,12 +65,24 @@ macro_rules! implement {
                 self.engine.add_socket(socket, local_address).map(|number| SocketId(number.0))
             }
 
+            fn copy_socket(&self, socket: SocketId) -> io::Result<UdpSocket> {
+                self.engine.copy_socket(linux::number(socket))
+            }
+
+            fn add_sender(&mut self, copy: UdpSocket) -> io::Result<SocketId> {
+                self.engine.add_sender(copy).map(|number| SocketId(number.0))
+            }
+
             fn remove_socket(&mut self, socket: SocketId) -> io::Result<()> {
                 self.engine.remove_socket(linux::number(socket))
             }
 
             fn add_inside(&mut self, device: InsideDevice) -> io::Result<()> {
                 self.engine.add_inside(device.fd)
+            }
+
+            fn add_inside_writer(&mut self, device: InsideDevice) -> io::Result<()> {
+                self.engine.add_inside_writer(device.fd)
             }
 
             fn waker(&self) -> Self::Waker {

@@ -16,6 +16,7 @@ use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use super::beacons::BeaconSockets;
 use super::lines::{other_key, refusal, tell};
 use super::mapping::PortMapping;
+use super::partner::Partner;
 use super::sockets::{Exchanged, Outlet};
 use super::tcp::Tcp;
 use crate::config::GatewayOptions;
@@ -61,6 +62,7 @@ pub(super) struct Life<'a, E: Make> {
     options: &'a GatewayOptions,
     state: &'a StateDirectory,
     mailbox: &'a Mailbox<E, Gateway>,
+    partner: &'a Partner<E>,
     wakes: mpsc::Sender<Wake>,
     outlet: Outlet,
     around: Around,
@@ -89,7 +91,7 @@ impl<'a, E: Make> Life<'a, E> {
     pub(super) fn new(
         options: &'a GatewayOptions,
         state: &'a StateDirectory,
-        mailbox: &'a Mailbox<E, Gateway>,
+        (mailbox, partner): (&'a Mailbox<E, Gateway>, &'a Partner<E>),
         wakes: mpsc::Sender<Wake>,
         ways: Ways,
         token: StretchedToken,
@@ -100,6 +102,7 @@ impl<'a, E: Make> Life<'a, E> {
             options,
             state,
             mailbox,
+            partner,
             wakes,
             outlet,
             around,
@@ -177,7 +180,8 @@ impl<'a, E: Make> Life<'a, E> {
     fn look_after_sockets(&mut self, interfaces: &[Interface]) {
         let wakes = self.wakes.clone();
         // The main thread ends first, and there is nobody to tell then.
-        self.outlet.look(interfaces, self.mailbox, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
+        self.outlet
+            .look(interfaces, self.mailbox, self.partner, move |outcome| _ = wakes.send(Wake::Exchanged(outcome)));
     }
 
     /// Something of the network has changed: it may concern us.

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mesh_core::gateway::Gateway;
+use mesh_core::seam::Offloads;
 
 use super::mapping::ShownMapping;
+use super::partner::Partner;
 use super::sockets::Shown;
 use crate::helpers::Helpers;
 use crate::iface::{self, Outside};
@@ -24,10 +26,11 @@ pub(super) struct Report<E: Make> {
     pub(super) fingerprint: String,
     pub(super) key: String,
     pub(super) selection: Selection,
-    pub(super) processor: Option<usize>,
     pub(super) mailbox: Mailbox<E, Gateway>,
+    pub(super) partner: Partner<E>,
     pub(super) helpers: Helpers,
     pub(super) interface: String,
+    pub(super) inside: Offloads,
     pub(super) trans: String,
     pub(super) outside: Outside,
     pub(super) sockets: Shown,
@@ -43,8 +46,14 @@ impl<E: Make> Report<E> {
         let asked = self
             .mailbox
             .ask(|engine, gateway, now| (engine.name(), engine.offloads(), engine.counters(), gateway.status(now)));
+        let sending = self.partner.sender().map(|sender| sender.ask(|engine, _, _| engine.counters()));
         let (engine, offloads, counters, gateway) =
             asked.recv_timeout(STATUS_PATIENCE).context("the data thread does not answer")?;
+        let mut cores = vec![CoreReport { core: 0, processor: None, counters }];
+        if let Some(sending) = sending {
+            let counters = sending.recv_timeout(STATUS_PATIENCE).context("the thread that sends does not answer")?;
+            cores.push(CoreReport { core: 1, processor: None, counters });
+        }
         let route = gateway.transfer.endpoint.and_then(|transfer| iface::route_by(&self.outside, transfer));
         Ok(GatewayReport {
             common: CommonReport {
@@ -60,9 +69,10 @@ impl<E: Make> Report<E> {
                 uptime_seconds: self.started.elapsed().as_secs(),
                 jobs_refused: self.helpers.refused(),
                 log_lines_dropped: self.log.count(),
-                cores: vec![CoreReport { core: 0, processor: self.processor, counters }],
+                cores,
             },
             interface: self.interface.clone(),
+            inside_offloads: offload_names(self.inside),
             trans: self.trans.clone(),
             outside: self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             tied: self.outside != Outside::Routed,
@@ -72,6 +82,12 @@ impl<E: Make> Report<E> {
             gateway,
         })
     }
+}
+
+/// What an interface does by itself, as status names it.
+fn offload_names(offloads: Offloads) -> Vec<&'static str> {
+    let Offloads { checksum, tcp, udp } = offloads;
+    [checksum.then_some("checksum"), tcp.then_some("tcp"), udp.then_some("udp")].into_iter().flatten().collect()
 }
 
 /// Serves the status; without it the gateway runs all the same.

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use mesh_core::gateway::{Gateway, Sockets};
 use mesh_core::seam::{Moment, SocketId};
 
+use super::partner::Partner;
 use crate::iface::{Interface, Outside};
 use crate::log::announce_warning;
 use crate::mailbox::Mailbox;
@@ -85,6 +86,7 @@ impl Outlet {
         &mut self,
         interfaces: &[Interface],
         mailbox: &Mailbox<E, Gateway>,
+        partner: &Partner<E>,
         done: impl FnOnce(anyhow::Result<Exchanged>) + Send + 'static,
     ) {
         let Some(places) = Places::wanted(&self.outside, interfaces, self.can_be_tied) else { return };
@@ -93,9 +95,13 @@ impl Outlet {
             return;
         }
         self.exchanging = true;
-        let ports = self.ports.clone();
+        let (ports, partner, decider) = (self.ports.clone(), partner.clone(), mailbox.clone());
         mailbox.send(move |engine, gateway: &mut Gateway, now| {
-            done(exchange(engine, gateway, now, &places, &ports));
+            let Sockets { ipv4, ipv6, .. } = gateway.sockets();
+            let old = [ipv4, ipv6].into_iter().flatten().collect();
+            partner.without(old, (engine, gateway, now), &decider, move |engine, gateway, now| {
+                done(exchange(engine, gateway, now, &places, &ports));
+            });
             Flow::Continue
         });
     }

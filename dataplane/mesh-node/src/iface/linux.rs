@@ -12,11 +12,23 @@ use super::{Interface, Network, OURS_PREFIX, Outside};
 const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
 const ROUTE_BYTES: usize = 12;
+/// Attribute of a link: most segments that a packet is cut into.
+const IFLA_GSO_MAX_SEGS: u16 = 40;
 /// What the kernel calls a TUN interface (`IFLA_INFO_KIND`).
 const TUN: &[u8] = b"tun";
 
 /// Of an IPv6 address (`IFA_F_...`): not to be used yet, or not at all.
 const UNUSABLE: u32 = libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED;
+
+/// Sets into how many segments at most a packet of an interface may be cut, and how many packets wait in it.
+pub(super) fn set_limits(name: &str, segments: u32, queue: u32) -> io::Result<()> {
+    let index = nix::net::if_::if_nametoindex(name)?;
+    let mut body = vec![0; LINK_BYTES];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    append_attribute(&mut body, libc::IFLA_TXQLEN, &queue.to_ne_bytes());
+    append_attribute(&mut body, IFLA_GSO_MAX_SEGS, &segments.to_ne_bytes());
+    Netlink::open(0)?.tell(libc::RTM_NEWLINK, &body)
+}
 
 /// All interfaces with their addresses, in the kernel's order.
 pub(super) fn list() -> io::Result<Vec<Interface>> {

@@ -141,6 +141,16 @@ impl Netlink {
         Ok(answer)
     }
 
+    /// Asks for a change (`RTM_NEWLINK`, ...), and waits until it is made.
+    ///
+    /// # Errors
+    /// What the kernel answers: `EPERM`, or that it does not know what is asked for.
+    pub(super) fn tell(&mut self, kind: u16, body: &[u8]) -> io::Result<()> {
+        self.send(kind, libc::NLM_F_ACK, body)?;
+        while !self.receive_answers(|_| ())? {}
+        Ok(())
+    }
+
     /// Waits for what the groups tell, for `patience` at most or without end; whether `matters` says so of any of it, or more was told
     /// than there was room for.
     pub(super) fn hear(

@@ -1,5 +1,4 @@
-//! A TUN interface. The queue is opened here, because offloads and several queues are asked for at that moment; addresses are
-//! set through the `tun` crate, which adopts the descriptor without owning it.
+//! A TUN interface. The queue is opened here, because offloads are asked for at that moment; addresses are set through the `tun` crate, which adopts the descriptor without owning it.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -7,11 +6,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use mesh_core::seam::Offloads;
 use nix::errno::Errno;
 use nix::libc;
 use tun::AbstractDevice;
 
-use super::{InsideConfig, InsideDevice, InsideError, NAME, names, sys};
+use super::{InsideConfig, InsideDevice, InsideError, NAME, names, offload, sys};
+use crate::iface;
 
 /// How many numbers are tried after the first name.
 const NAMES_MAX: u32 = 256;
@@ -19,15 +20,43 @@ const NAMES_MAX: u32 = 256;
 /// Interface names have at most 15 bytes.
 const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
 
+/// Packets that wait in the interface for the gateway to read them, as many as on Ethernet.
+const QUEUE_PACKETS: u32 = 1000;
+
 const DRIVER: &str = "/dev/net/tun";
 
 pub(super) fn open(config: &InsideConfig) -> Result<InsideDevice, InsideError> {
     let hint = config.name_hint.as_deref().unwrap_or(NAME);
     check_name(hint)?;
-    let (fd, name) = create(hint)?;
+    if config.offload {
+        match open_as(hint, config, true) {
+            // An interface that cannot be had with offloads is tried without, and that says what is wrong.
+            Err(error) => tracing::info!(%error, "no virtual interface with offloads"),
+            opened => return opened,
+        }
+    }
+    open_as(hint, config, false)
+}
+
+/// Opens one with offloads, or without.
+fn open_as(hint: &str, config: &InsideConfig, offload: bool) -> Result<InsideDevice, InsideError> {
+    let (fd, name) = create(hint, offload)?;
+    let refused = |error| InsideError::system(format!("use the offloads of {name}"), error);
+    let offloads = if offload { offload::enable(&fd).map_err(refused)? } else { Offloads::NONE };
     configure(&fd, &name, config)?;
+    if offload {
+        offload::try_out(&fd, offloads).map_err(refused)?;
+        set_limits(&name, config.mtu);
+    }
     let ula = config.usable_ula().filter(|(address, prefix)| add_ipv6(&name, *address, *prefix));
-    Ok(InsideDevice { fd, name, ula: ula.map(|(address, _)| address) })
+    Ok(InsideDevice { fd, name, ula: ula.map(|(address, _)| address), offloads })
+}
+
+/// Has what the system makes of several segments fit one train, and room for some of them to wait. Without it trains are cut in two.
+pub(super) fn set_limits(name: &str, mtu: u32) {
+    if let Err(error) = iface::set_limits(name, offload::segments_max(mtu), QUEUE_PACKETS) {
+        tracing::info!(interface = name, %error, "the interface's limits are not set");
+    }
 }
 
 fn check_name(name: &str) -> Result<(), InsideError> {
@@ -41,7 +70,7 @@ fn check_name(name: &str) -> Result<(), InsideError> {
 }
 
 /// Opens a queue of a new interface under the first free name.
-fn create(hint: &str) -> Result<(OwnedFd, String), InsideError> {
+fn create(hint: &str, header: bool) -> Result<(OwnedFd, String), InsideError> {
     let mut last = hint.to_owned();
     for name in names(hint, NAMES_MAX).filter(|name| name.len() <= NAME_BYTES_MAX) {
         last.clone_from(&name);
@@ -50,7 +79,7 @@ fn create(hint: &str) -> Result<(OwnedFd, String), InsideError> {
             continue;
         }
         let fd = open_driver()?;
-        match sys::attach(&fd, &name) {
+        match sys::attach(&fd, &name, header) {
             Ok(()) => return Ok((fd, name)),
             // Taken since it was looked for.
             Err(Errno::EBUSY | Errno::EEXIST | Errno::EINVAL) => {}

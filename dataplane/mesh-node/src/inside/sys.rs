@@ -1,4 +1,4 @@
-//! The two ioctls that no crate offers.
+//! The ioctls that no crate offers.
 #![expect(unsafe_code, reason = "ioctls take pointers")]
 
 use std::net::Ipv6Addr;
@@ -12,12 +12,17 @@ mod ioctl {
     use nix::libc;
 
     nix::ioctl_write_ptr_bad!(tunsetiff, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_write_ptr_bad!(tunsetvnethdrsz, libc::TUNSETVNETHDRSZ, libc::c_int);
+    nix::ioctl_write_ptr_bad!(tunsetvnetle, libc::TUNSETVNETLE, libc::c_int);
+    nix::ioctl_write_int_bad!(tunsetoffload, libc::TUNSETOFFLOAD);
     nix::ioctl_write_ptr_bad!(siocsifaddr6, libc::SIOCSIFADDR, libc::in6_ifreq);
 }
 
-/// Makes `driver`, an open `/dev/net/tun`, a queue of the interface `name`, which is made if it is not there.
-pub(super) fn attach(driver: &impl AsFd, name: &str) -> Result<(), Errno> {
-    let flags = libc::c_short::try_from(libc::IFF_TUN | libc::IFF_NO_PI).expect("the flags have 16 bits");
+/// Makes `driver`, an open `/dev/net/tun`, a queue of the interface `name`, which is made if it is not there. `header`: with a
+/// virtio-net header in front of each packet.
+pub(super) fn attach(driver: &impl AsFd, name: &str, header: bool) -> Result<(), Errno> {
+    let header = if header { libc::IFF_VNET_HDR } else { 0 };
+    let flags = libc::c_short::try_from(libc::IFF_TUN | libc::IFF_NO_PI | header).expect("the flags have 15 bits");
     let mut request =
         libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
     // The last byte stays zero.
@@ -26,6 +31,27 @@ pub(super) fn attach(driver: &impl AsFd, name: &str) -> Result<(), Errno> {
     }
     // SAFETY: the descriptor is open while it is borrowed; the kernel reads one `ifreq`, and the pointer is to one.
     unsafe { ioctl::tunsetiff(driver.as_fd().as_raw_fd(), &raw const request) }.map(drop)
+}
+
+/// Sets the length of the header in front of each packet.
+pub(super) fn set_header_bytes(queue: &impl AsFd, bytes: usize) -> Result<(), Errno> {
+    let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the descriptor is open while it is borrowed; the kernel reads one `int`, and the pointer is to one.
+    unsafe { ioctl::tunsetvnethdrsz(queue.as_fd().as_raw_fd(), &raw const bytes) }.map(drop)
+}
+
+/// Has the numbers of that header little-endian, whatever the machine's are.
+pub(super) fn set_little_endian(queue: &impl AsFd) -> Result<(), Errno> {
+    let yes: libc::c_int = 1;
+    // SAFETY: the descriptor is open while it is borrowed; the kernel reads one `int`, and the pointer is to one.
+    unsafe { ioctl::tunsetvnetle(queue.as_fd().as_raw_fd(), &raw const yes) }.map(drop)
+}
+
+/// Sets what the system may leave to the interface (`TUN_F_...`).
+pub(super) fn set_offload(queue: &impl AsFd, features: u32) -> Result<(), Errno> {
+    let features = libc::c_int::try_from(features).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the descriptor is open while it is borrowed; the argument is a number.
+    unsafe { ioctl::tunsetoffload(queue.as_fd().as_raw_fd(), features) }.map(drop)
 }
 
 /// Adds an IPv6 address to the interface `name`.

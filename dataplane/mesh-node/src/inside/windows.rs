@@ -23,7 +23,12 @@ pub(super) fn open(config: &InsideConfig) -> Result<InsideDevice, InsideError> {
         mtu: u16::try_from(config.mtu).expect("the configuration was checked"),
     };
     match compat_win::Inside::open(&wanted) {
-        Ok(device) => Ok(InsideDevice { device, name, ula: ula.map(|(address, _)| address) }),
+        Ok(device) => Ok(InsideDevice {
+            device,
+            name,
+            ula: ula.map(|(address, _)| address),
+            offloads: mesh_core::seam::Offloads::NONE,
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(InsideError::NoDriver(library)),
         Err(error) => Err(InsideError::system(format!("make the interface {name}"), error)),
     }

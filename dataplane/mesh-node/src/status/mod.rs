@@ -177,6 +177,8 @@ pub struct GatewayReport {
     pub common: CommonReport,
     /// Its interface.
     pub interface: String,
+    /// What the system leaves to it: `checksum`, `tcp`, `udp`.
+    pub inside_offloads: Vec<&'static str>,
     /// The transfer as it was given, `HOST:PORT`.
     pub trans: String,
     /// What the outside sockets are bound to.

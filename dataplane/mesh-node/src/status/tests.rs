@@ -82,6 +82,7 @@ fn full_gateway() -> GatewayReport {
     GatewayReport {
         common: common("gateway", "portable", "as asked", 9),
         interface: "mesh0".into(),
+        inside_offloads: vec!["checksum", "tcp", "udp"],
         trans: "you.domain.com:8000".into(),
         outside: vec!["0.0.0.0:62641".parse().unwrap(), "[::]:62641".parse().unwrap()],
         tied: false,

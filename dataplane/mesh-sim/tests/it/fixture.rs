@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use mesh_core::gateway::{Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
-use mesh_core::seam::{Moment, SocketId};
+use mesh_core::seam::{Moment, Offloads, SocketId};
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -109,6 +109,7 @@ fn new_gateway_with(
         keys: NamespaceKeys::derive(token, port, None),
         name: String::new(),
         sockets,
+        offloads: Offloads::NONE,
         outer_bytes: OuterSize::Assumed,
         path,
         pins: Vec::new(),

@@ -92,6 +92,8 @@ impl Gateway {
 
     /// Does what time asks for about the paths to a peer with a session.
     pub(in crate::gateway) fn tend_paths(&mut self, now: Moment, id: u32) {
+        // Probes tell how many frames went before them.
+        self.collect_sent(now, id);
         let relay = self.has_relay_to(id);
         let number = self.candidates.number();
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.has_session()) else { return };

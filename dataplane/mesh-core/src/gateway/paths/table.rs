@@ -236,6 +236,15 @@ impl Paths {
         }
     }
 
+    /// Notes frames sent to the peer on a path that carries, or did.
+    pub(in crate::gateway) fn note_sent_on(&mut self, path: &Path, frames: u32) {
+        if path.kind == PathKind::Relay {
+            self.relay.note_sent(frames);
+        } else if let Some(place) = self.find(&path.endpoint) {
+            self.straight[place].gauge.note_sent(frames);
+        }
+    }
+
     /// Notes a frame sent to an endpoint of the peer, or by the relay (`None`), whatever carries.
     pub(in crate::gateway) fn note_sent_to(&mut self, endpoint: Option<&Endpoint>) {
         match endpoint {

@@ -53,7 +53,7 @@ fn segment_size_is_found_wherever_it_stands() {
         let mut packet = tcp(options, true);
         assert!(checksum_is_good(&packet));
         let inner = ip::parse(&packet).unwrap();
-        assert!(mss::clamp(&mut packet, &inner, 1240), "{options:?}");
+        assert!(mss::clamp(&mut packet, &inner, 1240, false), "{options:?}");
         assert!(checksum_is_good(&packet), "{options:?}");
         let at = packet.windows(4).position(|window| window == [2, 4, 4, 176]);
         assert!(at.is_some(), "1240 - 40 = 1200 is announced: {options:?}");
@@ -74,7 +74,7 @@ fn what_is_no_syn_with_a_segment_size_stays() {
         let mut packet = tcp(options, syn);
         let before = packet.clone();
         let inner = ip::parse(&packet).unwrap();
-        assert!(!mss::clamp(&mut packet, &inner, 1240), "{options:?}");
+        assert!(!mss::clamp(&mut packet, &inner, 1240, false), "{options:?}");
         assert_eq!(packet, before);
     }
 }
@@ -95,7 +95,7 @@ proptest! {
             }
         }
         if let Ok(inner) = ip::parse(&bytes) {
-            mss::clamp(&mut bytes, &inner, 100);
+            mss::clamp(&mut bytes, &inner, 100, false);
             Complaints::new(NOW).about(NOW, &bytes, &inner, Complaint::TooBig(1280));
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::streams::{self, Streams};
 use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use crate::node::Node;
-use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
+use crate::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
 use crate::session::handshake::StaticKey;
 use crate::session::token::{NamespaceKeys, StretchedToken};
 use crate::transfer::{Transfer, TransferConfig};
@@ -58,6 +58,7 @@ pub(crate) fn config(number: u8, boot: u64) -> GatewayConfig {
         keys: keys(),
         name: format!("gateway-{number}"),
         sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
+        offloads: Offloads::NONE,
         outer_bytes: OuterSize::Assumed,
         path: PathChoice::Relay,
         pins: Vec::new(),
