@@ -75,7 +75,7 @@ impl<'lab> Pair<'lab> {
                 direct = Some(begin.elapsed());
             }
             flows = flows.max(self.sites[0].router().flows()?).max(self.sites[1].router().flows()?);
-            std::thread::park_timeout(Duration::from_millis(50));
+            mesh_lab::pause(Duration::from_millis(50));
         }
         Ok(Outcome { direct, flows, peers: [self.peer(0)?, self.peer(1)?] })
     }
