@@ -6,6 +6,7 @@
 mod addresses;
 mod beacons;
 mod engines;
+mod firewalls;
 mod fixture;
 mod hostile;
 mod long;
