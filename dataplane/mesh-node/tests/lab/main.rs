@@ -12,6 +12,7 @@ mod hostile;
 mod long;
 mod many;
 mod mapping;
+mod names;
 mod nat;
 mod outside;
 mod paths;
