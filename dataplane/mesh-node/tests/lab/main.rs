@@ -14,6 +14,7 @@ mod many;
 mod mapping;
 mod names;
 mod nat;
+mod netcheck;
 mod outside;
 mod paths;
 mod refuse;
