@@ -59,8 +59,8 @@ impl Sends {
         Self {
             slots: (0..SUBMISSIONS).map(|_| slot()).collect(),
             taken: 0,
-            singles: VecDeque::new(),
-            writes: Vec::with_capacity(256),
+            singles: VecDeque::with_capacity(SEGMENTS_MAX),
+            writes: Vec::with_capacity(RUNS_MAX),
             writes_posted: 0,
             writes_failed: 0,
         }
