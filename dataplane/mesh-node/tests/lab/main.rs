@@ -5,6 +5,7 @@
 
 mod addresses;
 mod beacons;
+mod crowd;
 mod engines;
 mod firewalls;
 mod fixture;
