@@ -131,7 +131,7 @@ impl Site {
             false => (&mut self.aside, &mut self.dropped),
         };
         let (seen, ended) = (self.relay.look()?, end.read()?);
-        std::thread::park_timeout(PAUSE);
+        mesh_lab::pause(PAUSE);
         generator.start(Pace::Full, FLOOD_MAX)?;
         let pinged = self.pings.run(PING_INTERVAL, PINGS)?;
         generator.stop();

@@ -109,7 +109,7 @@ impl Engine {
             inside: None,
             gather: Gather::new().going_without(config.without),
             sources: Sources::new(),
-            fair: Fair::default(),
+            fair: Fair::new(config.batch_max),
             company: Company::default(),
             share: Share::new(),
             flooded: [0; 2],

@@ -24,6 +24,12 @@ use crate::mailbox::{Inbox, Mailbox};
 /// Messages of its own making that a state machine may queue before they are flushed: they share one slab.
 const TRANSMITS_PER_FLUSH: usize = 64;
 
+/// Trains that an engine hands out at once: there is room for them from the start, because what grows under load asks the system for
+/// memory under load.
+const TRAINS: usize = 256;
+/// The same of what is decided on one train: two halves of each of its datagrams.
+const ACTIONS: usize = 128;
+
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -54,7 +60,8 @@ where
 {
     /// Puts the parts together. `inbox` and `mailbox` are the two ends of one box.
     pub fn new(engine: E, node: N, inbox: Inbox<E, N>, mailbox: Mailbox<E, N>, helpers: Helpers, observe: O) -> Self {
-        Self { engine, node, observe, inbox, mailbox, helpers, batch: Vec::new(), actions: Vec::new() }
+        let (batch, actions) = (Vec::with_capacity(TRAINS), Vec::with_capacity(ACTIONS));
+        Self { engine, node, observe, inbox, mailbox, helpers, batch, actions }
     }
 
     /// Turns until someone says stop, then sends what is left to say.

@@ -10,7 +10,7 @@ use crate::{Origin, Train};
 const BUSY: u32 = 8;
 
 /// Counts and spare memory of one engine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fair {
     /// Trains in the batch at hand, by socket.
     counts: Vec<u32>,
@@ -18,6 +18,11 @@ pub struct Fair {
 }
 
 impl Fair {
+    /// For batches of at most so many trains.
+    pub fn new(batch_max: usize) -> Self {
+        Self { counts: Vec::new(), spare: Vec::with_capacity(batch_max) }
+    }
+
     /// Sorts a batch: trains of quiet sockets and of the interface, then those of busy ones.
     pub fn sort(&mut self, batch: &mut Vec<Train>, from: usize) {
         let most = self.count(&batch[from..]);
@@ -74,7 +79,7 @@ mod tests {
             Train::new(&owner, BufferId::mint(index as u16), 0..10, 10, Origin::Outside(from), 0)
         };
         let mut batch: Vec<Train> = sockets.iter().enumerate().map(train).collect();
-        Fair::default().sort(&mut batch, 0);
+        Fair::new(64).sort(&mut batch, 0);
         let mut last = [None; 16];
         let mut order = Vec::new();
         for train in batch {
@@ -115,7 +120,7 @@ mod tests {
         };
         let mut batch: Vec<Train> = (0..20).map(|index| train(0, index)).collect();
         batch.push(train(1, 20));
-        Fair::default().sort(&mut batch, 5);
+        Fair::new(64).sort(&mut batch, 5);
         let order: Vec<u16> = batch.into_iter().map(|train| train.take(&owner).index()).collect();
         assert_eq!(order[..6], [0, 1, 2, 3, 4, 20]);
     }

@@ -96,12 +96,13 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// An empty one.
+    /// An empty one, with room for all that fits: a range more than [`is_full`](Self::is_full) asks to submit before. What is not used
+    /// takes no memory of the machine, and a data thread never has to ask for more.
     #[expect(clippy::new_without_default, reason = "as of all parts of an engine")]
     pub fn new() -> Self {
         Self {
-            runs: Vec::with_capacity(256),
-            pieces: Vec::with_capacity(1024),
+            runs: Vec::with_capacity(RUNS_MAX + SEGMENTS_MAX),
+            pieces: Vec::with_capacity(4 * RUNS_MAX + SEGMENTS_MAX),
             latest: Latest::new(),
             without: Without::default(),
         }

@@ -15,9 +15,9 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// None, with room for so many.
+    /// None, with room for so many, of four pieces each.
     pub fn with_capacity(packets: usize) -> Self {
-        Self { pieces: Vec::with_capacity(packets), ends: Vec::with_capacity(packets) }
+        Self { pieces: Vec::with_capacity(4 * packets), ends: Vec::with_capacity(packets) }
     }
 
     /// How many packets there are.

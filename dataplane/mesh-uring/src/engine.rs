@@ -25,7 +25,7 @@ use crate::memory::{Memories, SLAB_BYTES};
 use crate::op::Op;
 use crate::pace::Pace;
 use crate::receive::Receiver;
-use crate::ring::{Completion, Features, GROUP_BUSY, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
+use crate::ring::{COMPLETIONS, Completion, Features, GROUP_BUSY, GROUP_INSIDE, GROUP_OUTSIDE, Pointless, Ring};
 use crate::send::Sends;
 use crate::sys::Collect;
 use crate::tun::Inside;
@@ -158,6 +158,8 @@ impl Engine {
             msg_controllen: CONTROL_BYTES,
             msg_flags: 0,
         });
+        // What a turn may need has its room from the start: what grows under load asks the system for memory under load.
+        let batch_max = config.batch_max.min(2 * usize::from(config.buffers_max));
         Ok(Self {
             ring,
             memories,
@@ -174,17 +176,18 @@ impl Engine {
             retired_numbers: Vec::new(),
             gather: Gather::new().going_without(config.without),
             sources: Sources::new(),
-            released: Vec::with_capacity(usize::from(config.buffers_first)),
+            released: Vec::with_capacity(batch_max),
             slab_used: 0,
             pace: Pace::new(),
-            fair: Fair::default(),
+            fair: Fair::new(batch_max),
             company: Company::default(),
             share: Share::new(),
             flooded: Vec::with_capacity(64),
             greedy: u16::MAX,
             calm: 0,
             turn: 0,
-            stash: VecDeque::with_capacity(256),
+            // Each that waits there ended a receive or has a buffer: there are not as many.
+            stash: VecDeque::with_capacity(COMPLETIONS as usize),
             idle: Vec::new(),
             waiting: VecDeque::new(),
             left_out: VecDeque::new(),

@@ -19,7 +19,7 @@ use crate::sys::{self, Collect, RingName};
 pub(crate) const SUBMISSIONS: u32 = 256;
 
 /// Entries of the completion queue. Twice the receive buffers of both kinds fit; what does not is kept by the kernel.
-const COMPLETIONS: u32 = 4096;
+pub(crate) const COMPLETIONS: u32 = 4096;
 
 /// Fixed files beside the sockets: the interface and the waker.
 const EXTRA_FILES: u32 = 2;

@@ -62,9 +62,9 @@ impl Sends {
         Self {
             slots: (0..SUBMISSIONS).map(|_| slot()).collect(),
             taken: 0,
-            singles: VecDeque::new(),
-            writes: Writes::with_capacity(256),
-            write_iovecs: Vec::with_capacity(1024),
+            singles: VecDeque::with_capacity(SEGMENTS_MAX),
+            writes: Writes::with_capacity(RUNS_MAX),
+            write_iovecs: Vec::with_capacity(4 * RUNS_MAX),
             writes_posted: 0,
             writes_failed: 0,
         }

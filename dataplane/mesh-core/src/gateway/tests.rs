@@ -16,6 +16,7 @@ mod registering;
 mod searching;
 mod sessions;
 mod sockets;
+mod straight;
 mod streams;
 mod tcp;
 mod world;

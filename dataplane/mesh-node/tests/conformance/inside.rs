@@ -93,6 +93,7 @@ pub(crate) fn an_interface_has_its_addresses_and_vanishes<E: Conforms>() {
             prefix: 24,
             ula: None,
             mtu: 1300,
+            offload: false,
         };
         let second = InsideDevice::open(&second).unwrap();
         assert_eq!(second.name, "other");

@@ -33,11 +33,11 @@ fn long_thousand_namespaces_start_fast_and_idle_cheaply() {
         assert!(starts[2] < Duration::from_millis(300), "the median of five starts: {starts:?}");
 
         let transfer = site.transfer("1000", &["-engine", "uring"])?;
-        std::thread::park_timeout(Duration::from_secs(5));
+        mesh_lab::pause(Duration::from_secs(5));
         println!("{} kB resident", transfer.rss()? / 1000);
         assert!(transfer.rss()? < 25_000_000);
         let before = transfer.cpu_time()?;
-        std::thread::park_timeout(Duration::from_secs(30));
+        mesh_lab::pause(Duration::from_secs(30));
         let used = transfer.cpu_time()? - before;
         println!("{used:?} of processor time in 30 idle seconds");
         assert!(used < Duration::from_millis(150), "0.5 % of one core");
@@ -53,7 +53,7 @@ fn long_sleep_of_ten_minutes_costs_three_seconds() {
             Far::new("asleep", &[Nat::PortRestricted; 2], Duration::from_millis(5), Duration::from_millis(10))?;
         far.wait_for_path("direct", Duration::from_secs(5))?;
         far.gateways[0].signal(Signal::SIGSTOP)?;
-        std::thread::park_timeout(Duration::from_secs(600));
+        mesh_lab::pause(Duration::from_secs(600));
         far.offices[0].router().forget_flows()?;
         far.gateways[0].signal(Signal::SIGCONT)?;
         let woke = Instant::now();

@@ -5,13 +5,17 @@
 
 mod addresses;
 mod beacons;
+mod crowd;
 mod engines;
+mod firewalls;
 mod fixture;
 mod hostile;
 mod long;
 mod many;
 mod mapping;
+mod names;
 mod nat;
+mod netcheck;
 mod outside;
 mod paths;
 mod refuse;

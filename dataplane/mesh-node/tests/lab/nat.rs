@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::fixture::{NAME, ONE, START, TOKEN, ip, start, status};
 
 /// Flows that a router may have to remember.
-const FLOWS_MAX: u32 = 2048;
+pub(crate) const FLOWS_MAX: u32 = 2048;
 /// Runs of each pair, in the tests that everybody waits for and in those that are asked for.
 const RUNS: usize = 3;
 const RUNS_LONG: usize = 50;
@@ -75,7 +75,7 @@ impl<'lab> Pair<'lab> {
                 direct = Some(begin.elapsed());
             }
             flows = flows.max(self.sites[0].router().flows()?).max(self.sites[1].router().flows()?);
-            std::thread::park_timeout(Duration::from_millis(50));
+            mesh_lab::pause(Duration::from_millis(50));
         }
         Ok(Outcome { direct, flows, peers: [self.peer(0)?, self.peer(1)?] })
     }

@@ -137,7 +137,7 @@ fn thousand_namespaces_are_small() {
         let status = status(&site.cloud, "transfer")?;
         assert_eq!(status["ports_bound"], 1000, "{status:#}");
         // Pages of a start settle: it is the figure 5 s after the last bind that counts.
-        std::thread::park_timeout(Duration::from_secs(5));
+        mesh_lab::pause(Duration::from_secs(5));
         let rss = transfer.rss()?;
         println!("1000 namespaces: {} kB resident", rss / 1000);
         assert!(rss < 25_000_000, "{rss} bytes resident");

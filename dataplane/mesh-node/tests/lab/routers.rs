@@ -247,7 +247,7 @@ fn router_that_accepts_and_says_nothing_delays_neither_the_mapping_nor_the_end()
         serve(&home.router, 1900, SSDP, |_| found("http://10.9.0.1:5000/root.xml"))?;
         let asked = listen(&home.router, 5000, |_, stream| {
             // Until the other side has had enough.
-            thread::park_timeout(Duration::from_secs(60));
+            mesh_lab::pause(Duration::from_secs(60));
             stream.flush()
         })?;
         let mut gateway = home.gateway(&[])?;
@@ -328,7 +328,7 @@ fn announcement_that_is_not_of_the_routers_service_is_not_heard() {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(6) {
             ensure!(so_far(&asked).len() == 1, "asked again for nothing");
-            thread::park_timeout(Duration::from_millis(50));
+            mesh_lab::pause(Duration::from_millis(50));
         }
         Ok(())
     });

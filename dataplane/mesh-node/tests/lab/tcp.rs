@@ -364,7 +364,7 @@ fn killed_transfer_listens_on_all_its_ports_again_at_once() {
         status_until(scene.office(0), "gateway", UP, |status| status["transfer"]["state"] == "registered")?;
         // An idle program wakes for nothing.
         let (from, begun) = (transfer.cpu_time()?, Instant::now());
-        thread::park_timeout(Duration::from_secs(5));
+        mesh_lab::pause(Duration::from_secs(5));
         let used = transfer.cpu_time()? - from;
         println!("{used:?} of processor time in {:?}, {} kB resident", begun.elapsed(), transfer.rss()? / 1024);
         assert!(used < Duration::from_millis(30), "{used:?} in five idle seconds with one gateway");
@@ -395,7 +395,7 @@ fn take_without_descriptors() -> Result<()> {
     let connect = || std::net::TcpStream::connect(("127.0.0.1", port));
     let clients: Vec<_> = (0..3).map(|_| connect()).collect::<std::io::Result<_>>()?;
     until(|| report().streams.accepted == 1)?;
-    thread::park_timeout(Duration::from_millis(300));
+    mesh_lab::pause(Duration::from_millis(300));
     assert_eq!(report().streams.accepted, 1, "there is no room for another");
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
     // The second was taken and had no way on, the third waited.
@@ -409,7 +409,7 @@ fn until(is_so: impl Fn() -> bool) -> Result<()> {
     let start = Instant::now();
     while !is_so() {
         ensure!(start.elapsed() < START, "it is not so");
-        thread::park_timeout(Duration::from_millis(2));
+        mesh_lab::pause(Duration::from_millis(2));
     }
     Ok(())
 }

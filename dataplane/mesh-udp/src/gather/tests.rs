@@ -141,3 +141,22 @@ fn order_to_each_destination_holds_for_any_mix() {
         assert!(gather.is_empty());
     }
 }
+
+/// A data thread that finds more to send than ever before asks the system for no memory.
+#[test]
+fn what_is_queued_until_it_is_full_never_grows() {
+    for (bytes, in_pairs) in [(100, false), (100, true), (6400, false)] {
+        let mut gather = Gather::new();
+        let room = (gather.runs.capacity(), gather.pieces.capacity());
+        let mut number = 0_u16;
+        while !gather.is_full() {
+            // Nothing lies beside what came before; in pairs they join, else each is longer than its run.
+            let host = if in_pairs { 1 } else { number as u8 };
+            gather.push(Memory::Outside(number), 0..bytes, 100, &to(host), (number >> 8) as u8, SEGMENTS_MAX);
+            number += 1;
+        }
+        // What comes then may have as many datagrams as a train.
+        gather.push(Memory::Slab, 0..6400, 100, &to(200), 0, 1);
+        assert_eq!((gather.runs.capacity(), gather.pieces.capacity()), room, "{bytes} bytes, pairs: {in_pairs}");
+    }
+}

@@ -11,30 +11,13 @@ use mesh_wire::route::Route;
 use mesh_wire::sealed::{HEADER_BYTES, SealedHeader};
 
 use super::packets::ping;
-use super::world::{Datagram, Fate, World, address_of, config, ip4, keys};
+use super::straight::{local, moved, path, pings};
+use super::world::{CONTROL, Datagram, Fate, World, address_of, config, ip4, keys};
 use crate::drops::DropReason;
-use crate::gateway::{GatewayConfig, LocalAddress, PathChoice, PathKind};
+use crate::gateway::{GatewayConfig, PathChoice, PathKind};
 use crate::session::beacon::Sealer;
 use crate::session::handshake::{Initiator, Kind as SessionKind, Params, StaticKey};
 use crate::session::mac;
-
-const CONTROL: u8 = 5;
-
-/// One ping a 100 ms from gateway `from` to gateway `to`; how many arrived.
-fn pings(world: &mut World, (from, to): (u8, u8), count: u16) -> usize {
-    let before = world.packets(to);
-    for number in 0..count {
-        world.inside(from, &ping(from, to, number));
-        world.run(Duration::from_millis(100));
-    }
-    world.packets(to) - before
-}
-
-/// The path by which gateway `from` sends to `to`.
-fn path(world: &World, from: u8, to: u8) -> Option<PathKind> {
-    let status = world.gateways[&from].status(world.now);
-    status.peers.iter().find(|peer| peer.ip4 == ip4(to)).and_then(|peer| peer.path)
-}
 
 /// What gateway `from` never would say, sealed under its session with `to`, as it goes straight.
 fn seal(world: &mut World, (from, to): (u8, u8), frame: FrameType, body: &[u8]) -> Vec<u8> {
@@ -130,15 +113,7 @@ fn a_peer_that_seems_to_be_everywhere_does_not_keep_another_from_being_followed(
         assert_eq!(pings(&mut world, pair, 20), 20);
     }
     let (old, new) = (address_of(1), SocketAddr::from(([10, 0, 0, 1], 61_000)));
-    world.translate = Box::new(move |datagram| {
-        if datagram.from == old {
-            datagram.from = new;
-        } else if datagram.to == new {
-            datagram.to = old;
-        } else if datagram.to == old {
-            datagram.to = SocketAddr::from(([10, 0, 0, 99], 9));
-        }
-    });
+    world.translate = moved(old, new);
     // Gateway 3 shows itself at a thousand places a second, all of the time; here is what that leaves to others.
     let mut port = 1024;
     for step in 0..500 {
@@ -221,7 +196,7 @@ fn at_home(world: &mut World, number: u8, path: PathChoice) {
     config.sockets.ports = (address_of(number).port(), 0);
     world.insert(number, config);
     let now = world.now;
-    let local = [LocalAddress { address: address_of(number).ip(), prefix: 24, interface: 2 }];
+    let local = [local(number)];
     world.gateways.get_mut(&number).unwrap().network_changed(now, &local);
 }
 

@@ -3,27 +3,17 @@
 use std::time::Duration;
 
 use super::packets::ping;
+use super::straight::{neighbour_with, pings, with_port};
 use super::world::{Datagram, World, address_of, config, ip4};
 use crate::drops::DropReason;
-use crate::gateway::{
-    BEACON_GROUP_IPV4, BEACON_PORT, BeaconSocket, Beacons, Event, GatewayConfig, LocalAddress, PathChoice, PathKind,
-    PeerStatus,
-};
-use crate::seam::SocketId;
+use crate::gateway::{Event, GatewayConfig, PathChoice, PathKind, PeerStatus};
 use crate::session::handshake::StaticKey;
 
 /// Starts a gateway on the local network, which is all there is.
 fn start(world: &mut World, number: u8, change: impl FnOnce(&mut GatewayConfig)) {
-    let mut config = GatewayConfig { path: PathChoice::Auto, ..config(number, 1) };
-    config.sockets.ports = (address_of(number).port(), 0);
+    let mut config = with_port(number, 1, PathChoice::Auto);
     change(&mut config);
-    world.insert(number, config);
-    let now = world.now;
-    let gateway = world.gateways.get_mut(&number).unwrap();
-    gateway.network_changed(now, &[LocalAddress { address: address_of(number).ip(), prefix: 24, interface: 2 }]);
-    let to = (BEACON_GROUP_IPV4, BEACON_PORT).into();
-    let sending = vec![BeaconSocket { socket: SocketId(0), interface: 2, to }];
-    gateway.set_beacons(now, Beacons { hearing: Vec::new(), sending });
+    neighbour_with(world, number, config);
 }
 
 fn network(numbers: &[u8]) -> World {
@@ -39,19 +29,10 @@ fn peer(world: &World, of: u8, number: u8) -> Option<PeerStatus> {
     status.peers.into_iter().find(|peer| peer.ip4 == ip4(number))
 }
 
-fn pings(world: &mut World, count: u16) -> usize {
-    let before = world.packets(2);
-    for number in 0..count {
-        world.inside(1, &ping(1, 2, number));
-        world.run(Duration::from_millis(100));
-    }
-    world.packets(2) - before
-}
-
 #[test]
 fn two_that_know_of_no_transfer_find_each_other_within_three_seconds() {
     let mut world = network(&[1, 2]);
-    assert_eq!(pings(&mut world, 30), 30);
+    assert_eq!(pings(&mut world, (1, 2), 30), 30);
     for (of, number) in [(1, 2), (2, 1)] {
         let peer = peer(&world, of, number).unwrap();
         assert_eq!((peer.path, peer.connected, peer.verified), (Some(PathKind::Lan), true, false));
@@ -65,7 +46,7 @@ fn who_comes_later_is_found_at_once() {
     let mut world = network(&[1]);
     world.run(Duration::from_secs(100));
     start(&mut world, 2, |_| {});
-    assert_eq!(pings(&mut world, 10), 10);
+    assert_eq!(pings(&mut world, (1, 2), 10), 10);
 }
 
 #[test]
@@ -81,38 +62,38 @@ fn packets_that_came_before_the_peer_wait_for_it() {
 #[test]
 fn a_transfer_that_comes_back_vouches_for_those_who_found_each_other_and_nothing_is_lost() {
     let mut world = network(&[1, 2]);
-    assert_eq!(pings(&mut world, 30), 30);
+    assert_eq!(pings(&mut world, (1, 2), 30), 30);
     world.start_transfer(1);
-    assert_eq!(pings(&mut world, 400), 400);
+    assert_eq!(pings(&mut world, (1, 2), 400), 400);
     let seen = peer(&world, 1, 2).unwrap();
     assert_eq!((seen.path, seen.verified), (Some(PathKind::Lan), true));
     world.transfer = None;
-    assert_eq!(pings(&mut world, 400), 400);
+    assert_eq!(pings(&mut world, (1, 2), 400), 400);
 }
 
 #[test]
 fn sessions_end_and_begin_again_without_a_transfer() {
     let mut world = network(&[1, 2]);
-    assert_eq!(pings(&mut world, 20), 20);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
     world.run(Duration::from_secs(600));
     assert!(!peer(&world, 1, 2).is_some_and(|peer| peer.connected), "idle");
-    assert_eq!(pings(&mut world, 20), 20);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
     // A new start of the peer, of which nobody tells.
     start(&mut world, 2, |config| config.boot = 2);
-    let arrived = pings(&mut world, 100);
+    let arrived = pings(&mut world, (1, 2), 100);
     assert!(arrived >= 60, "{arrived} of 100 at 10 a second");
 }
 
 #[test]
 fn the_first_to_come_is_who_it_says_and_a_second_key_is_refused() {
     let mut world = network(&[1, 2]);
-    assert_eq!(pings(&mut world, 20), 20);
+    assert_eq!(pings(&mut world, (1, 2), 20), 20);
     // Another key claims the address of 2.
     start(&mut world, 3, |config| {
         config.ip4 = ip4(2);
         config.static_key = StaticKey::from_seed([99; 32]);
     });
-    assert_eq!(pings(&mut world, 300), 300, "all still go to the first");
+    assert_eq!(pings(&mut world, (1, 2), 300), 300, "all still go to the first");
     assert_eq!(world.packets(3), 0);
     assert!(world.gateways[&1].drops().get(DropReason::Impostor) > 0);
 }
@@ -129,7 +110,7 @@ fn with_a_transfer_nobody_but_the_one_it_vouches_for_is_taken() {
         config.static_key = StaticKey::from_seed([99; 32]);
     });
     world.run(Duration::from_secs(1));
-    assert_eq!(pings(&mut world, 100), 100);
+    assert_eq!(pings(&mut world, (1, 2), 100), 100);
     assert_eq!(world.packets(3), 0);
     assert_eq!(peer(&world, 1, 2).unwrap().path, Some(PathKind::Lan));
 }
@@ -192,5 +173,5 @@ fn who_is_pinned_to_the_relay_sends_no_beacon_and_hears_none() {
     world.capture = Some(Vec::new());
     world.run(Duration::from_secs(60));
     assert!(world.capture.as_ref().unwrap().iter().all(|one| one.from != address_of(2) || one.kind() != 10));
-    assert_eq!(pings(&mut world, 20), 0);
+    assert_eq!(pings(&mut world, (1, 2), 20), 0);
 }

@@ -5,14 +5,12 @@ use std::time::Duration;
 use mesh_wire::handshake::{Final, Kind, MAC_BYTES};
 
 use super::packets::ping;
-use super::world::{Datagram, Fate, World, address_of, ip4, keys};
+use super::world::{CONTROL, Datagram, Fate, World, address_of, ip4, keys};
 use crate::drops::DropReason;
 use crate::node::Node;
 use crate::session::mac;
 
 const FINAL: u8 = 3;
-const CONTROL: u8 = 5;
-
 /// A world in which gateway 1 asks for gateway 2, and the answer takes 200 ms.
 fn late_found() -> World {
     let mut world = World::with(&[1, 2]);

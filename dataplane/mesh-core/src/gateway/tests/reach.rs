@@ -6,54 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::packets::ping;
-use super::world::{Datagram, Fate, World, address_of, config, ip4};
-use crate::gateway::{
-    BEACON_GROUP_IPV4, BEACON_PORT, BeaconSocket, Beacons, GatewayConfig, LocalAddress, PathChoice, PathKind,
-};
-use crate::seam::SocketId;
-
-const CONTROL: u8 = 5;
-
-/// One ping a 100 ms from gateway `from` to gateway `to`; how many arrived.
-fn pings(world: &mut World, (from, to): (u8, u8), count: u16) -> usize {
-    let before = world.packets(to);
-    for number in 0..count {
-        world.inside(from, &ping(from, to, number));
-        world.run(Duration::from_millis(100));
-    }
-    world.packets(to) - before
-}
-
-/// The path by which gateway `from` sends to `to`.
-fn path(world: &World, from: u8, to: u8) -> Option<PathKind> {
-    let status = world.gateways[&from].status(world.now);
-    status.peers.iter().find(|peer| peer.ip4 == ip4(to)).and_then(|peer| peer.path)
-}
-
-/// A gateway with beacons.
-fn neighbour(world: &mut World, number: u8, boot: u64, path: PathChoice) {
-    let mut config = GatewayConfig { path, ..config(number, boot) };
-    config.sockets.ports = (address_of(number).port(), 0);
-    world.insert(number, config);
-    let now = world.now;
-    let gateway = world.gateways.get_mut(&number).unwrap();
-    gateway.network_changed(now, &[LocalAddress { address: address_of(number).ip(), prefix: 24, interface: 2 }]);
-    let to = (BEACON_GROUP_IPV4, BEACON_PORT).into();
-    let sending = vec![BeaconSocket { socket: SocketId(0), interface: 2, to }];
-    gateway.set_beacons(now, Beacons { hearing: Vec::new(), sending });
-}
-
-/// Two gateways that have found the direct path.
-fn direct() -> World {
-    let mut world = World::with_paths(&[1, 2]);
-    assert_eq!(pings(&mut world, (1, 2), 20), 20);
-    assert_eq!((path(&world, 1, 2), path(&world, 2, 1)), (Some(PathKind::Direct), Some(PathKind::Direct)));
-    world
-}
-
-fn is_straight(datagram: &Datagram, transfer: SocketAddr) -> bool {
-    datagram.from != transfer && datagram.to != transfer
-}
+use super::straight::{direct, is_straight, local, neighbour, path, pings, with_port};
+use super::world::{CONTROL, Datagram, Fate, World, address_of, config, ip4};
+use crate::gateway::{GatewayConfig, LocalAddress, PathChoice, PathKind};
 
 #[test]
 fn a_neighbour_that_the_transfer_does_not_know_is_reached_and_not_asked_for_all_the_time() {
@@ -137,7 +92,7 @@ fn a_handshake_that_began_straight_ends_straight_when_the_relay_is_back_meanwhil
     relay.attempt_at = None;
     assert!(relay.is_healthy());
     let took = world.run_until(Duration::from_secs(5), |world| world.packets(2) == 11);
-    assert!(took.is_some_and(|took| took < Duration::from_millis(500)), "{took:?}");
+    assert!(took.is_some_and(|took| took < Duration::from_millis(100)), "{took:?}");
 }
 
 #[test]
@@ -187,8 +142,7 @@ fn a_peer_that_began_anew_is_believed_where_it_is_now() {
     for host in 0..5 {
         let now = world.now;
         let extra = LocalAddress { address: IpAddr::from([10, 0, 0, 200 + host]), prefix: 24, interface: 3 };
-        let own = LocalAddress { address: address_of(2).ip(), prefix: 24, interface: 2 };
-        world.gateways.get_mut(&2).unwrap().network_changed(now, &[own, extra]);
+        world.gateways.get_mut(&2).unwrap().network_changed(now, &[local(2), extra]);
         assert!(pings(&mut world, (1, 2), 10) >= 9);
     }
     // It begins anew while nobody talks, and the first one hears of that by a beacon.
@@ -216,9 +170,8 @@ fn a_peer_that_is_pinned_to_the_relay_is_asked_by_the_relay_alone() {
     let mut world = World::empty();
     world.start_transfer(1);
     neighbour(&mut world, 2, 1, PathChoice::Auto);
-    let mut config = GatewayConfig { path: PathChoice::Auto, pins: vec![(ip4(2), PathChoice::Relay)], ..config(1, 1) };
-    config.sockets.ports = (address_of(1).port(), 0);
-    world.insert(1, config);
+    let pins = vec![(ip4(2), PathChoice::Relay)];
+    world.insert(1, GatewayConfig { pins, ..with_port(1, 1, PathChoice::Auto) });
     world.run(Duration::from_secs(21));
     world.transfer = None;
     world.run(Duration::from_secs(10));

@@ -9,7 +9,7 @@ use mesh_wire::message::Message;
 use mesh_wire::route::{Destination, Route, Slot};
 
 use super::packets::ping;
-use super::world::{Datagram, Fate, World, address_of, config, ip4, keys};
+use super::world::{CONTROL, Datagram, Fate, World, address_of, config, ip4, keys};
 use crate::drops::DropReason;
 use crate::gateway::callers::{Caller, Callers};
 use crate::node::Node;
@@ -22,8 +22,6 @@ use crate::session::random::Generator;
 const INIT: u8 = 1;
 const RESPONSE: u8 = 2;
 const FINAL: u8 = 3;
-const CONTROL: u8 = 5;
-
 /// The init number `number` of a member with the slot `source`, in its start `boot`.
 fn init(boot: u64, number: u64, source: Slot, to: Slot) -> Vec<u8> {
     let mut seed = [0x5a; 32];

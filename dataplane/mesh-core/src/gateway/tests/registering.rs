@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::packets::ping;
-use super::world::{Datagram, Fate, World, address_of, config, ip4, keys};
+use super::world::{CONTROL, Datagram, Fate, World, address_of, config, ip4, keys};
 use crate::drops::DropReason;
 use crate::gateway::Event;
 use crate::seam::SocketId;
@@ -13,8 +13,6 @@ use crate::session::handshake::StaticKey;
 use crate::transfer::{Transfer, TransferConfig};
 
 const INIT: u8 = 1;
-const CONTROL: u8 = 5;
-
 fn second(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }

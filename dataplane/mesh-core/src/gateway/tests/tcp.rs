@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use super::packets::ping;
 use super::streams::{BY_STREAM, Tcp, by_bridge, seen_by_transfer};
-use super::world::{Datagram, Fate, World, address_of, config, ip4};
+use super::world::{CONTROL, Datagram, Fate, World, address_of, config, ip4};
 use crate::drops::DropReason;
 use crate::gateway::Event;
 use crate::seam::{Arrival, Endpoint, Origin, Slab, SocketId};
-
-const CONTROL: u8 = 5;
 
 fn second(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -13,6 +13,8 @@ use crate::session::token::{NamespaceKeys, StretchedToken};
 use crate::transfer::{Transfer, TransferConfig};
 
 pub(crate) const NAMESPACE: u16 = 8000;
+/// [`Datagram::kind`] of a control message.
+pub(crate) const CONTROL: u8 = 5;
 /// One way between any two hosts.
 pub(crate) const LATENCY: Duration = Duration::from_millis(5);
 
