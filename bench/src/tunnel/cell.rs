@@ -76,7 +76,8 @@ const MODES: [LinkMode; 3] = [LinkMode::Wire, LinkMode::Nic, LinkMode::Veth];
 const INNER_MTUS: [u16; 3] = [TunnelCell::INNER_MTU, TunnelCell::INNER_MTU_OF_TARGETS, TunnelCell::INNER_MTU_OF_1500];
 
 /// The cells of `--quick`, all of one path and size: systems start once.
-pub const QUICK: [&str; 3] = ["direct-tcp1-bbr-veth-1380", "direct-udp64-veth-1380", "direct-ping-veth-1380"];
+pub const QUICK: [&str; 4] =
+    ["direct-tcp1-bbr-veth-1380", "direct-ping-veth-1380", "direct-bulkping-bbr-veth-1380", "direct-udp64-veth-1380"];
 
 /// The cells of a run without a choice, those of one path side by side, as systems keep running between them. The first six are those
 /// that targets are about, and where the same is shown with other links and another congestion control.

@@ -49,7 +49,7 @@ pub const RELAYED: &str = "easymesh-relayed";
 /// The name of ours with the cipher that WireGuard has.
 pub const CHACHA: &str = "easymesh-chacha";
 /// The systems of `--quick`.
-pub const QUICK_SYSTEMS: [&str; 5] = [REFERENCE, RELAYED, CONTROL, "wireguard-go", "nebula"];
+pub const QUICK_SYSTEMS: [&str; 6] = [REFERENCE, RELAYED, CHACHA, CONTROL, "wireguard-go", "nebula"];
 
 /// All systems, in the order to show.
 pub fn all() -> Vec<Box<dyn TunnelSystem>> {

@@ -128,36 +128,42 @@ fn lines() -> Vec<Line> {
     lines
 }
 
-/// What a report tells of every line; nothing if it holds none of the cells that lines are about.
+/// What a report tells of every line that somebody asked for: its cell was measured, its systems were looked for.
 pub fn goals(report: &Report) -> Vec<Goal> {
-    let lines = lines();
-    if lines.iter().all(|line| line.cell(report, LinkMode::Veth, line.kind).is_none()) {
-        return Vec::new();
-    }
-    lines.iter().map(|line| line.goal(report)).collect()
+    lines().iter().filter_map(|line| line.goal(report)).collect()
 }
 
 impl Line {
-    fn goal(&self, report: &Report) -> Goal {
-        let cell = self.cell(report, LinkMode::Veth, self.kind);
+    /// What the report tells of the line; nothing if nobody asked for it.
+    fn goal(&self, report: &Report) -> Option<Goal> {
+        let cell = self.cell(report, LinkMode::Veth, self.kind)?;
+        let asked_for = |name: &str| {
+            report.systems.iter().any(|info| info.name == name) || report.absent.iter().any(|info| info.name == name)
+        };
+        if !self.systems().all(asked_for) {
+            return None;
+        }
         let seen = match self.obstacle(report, cell) {
             Some(why) => Seen::Nothing(why),
-            None => cell
-                .and_then(|cell| self.spread(cell))
-                .map_or_else(|| Seen::Nothing("not measured".into()), Seen::Median),
+            None => self.spread(cell).map_or_else(|| Seen::Nothing("not measured".into()), Seen::Median),
         };
         // What stands beside it is of the same rival or of none.
         let beside = if matches!(seen, Seen::Median(_)) { self.beside(report) } else { Vec::new() };
-        Goal {
+        Some(Goal {
             line: self.title(report),
             unit: self.unit.into(),
             better: self.better,
             target: self.target,
             stretch: self.stretch,
             seen,
-            too_noisy: cell.is_some_and(|cell| cell.too_noisy),
+            too_noisy: cell.too_noisy,
             beside,
-        }
+        })
+    }
+
+    /// Who takes part.
+    fn systems(&self) -> impl Iterator<Item = &'static str> {
+        [Some(self.ours), self.rival].into_iter().flatten()
     }
 
     /// What is compared with what, with the version of a rival.
@@ -189,7 +195,7 @@ impl Line {
     }
 
     /// Why there is nothing to see, if it is known.
-    fn obstacle(&self, report: &Report, cell: Option<&CellReport>) -> Option<String> {
+    fn obstacle(&self, report: &Report, cell: &CellReport) -> Option<String> {
         let absent = |name: &str| report.absent.iter().any(|absent| absent.name == name);
         if let Some(rival) = self.rival {
             if absent(rival) {
@@ -206,10 +212,8 @@ impl Line {
         if absent(self.ours) {
             return Some(format!("{} absent", self.ours));
         }
-        let taking_part = [Some(self.ours), self.rival].into_iter().flatten();
         let named = |list: &[(String, String)], name: &str| list.iter().any(|(known, _)| known == name);
-        let (cell, mut taking_part) = (cell?, taking_part);
-        taking_part.find_map(|name| {
+        self.systems().find_map(|name| {
             let word = match () {
                 () if named(&cell.failed, name) => "failed",
                 () if named(&cell.unable, name) => "is unable",

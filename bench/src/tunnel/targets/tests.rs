@@ -186,9 +186,6 @@ fn other_links_and_cubic_stand_beside() {
 fn who_was_not_there_is_told() {
     let mut told = report(vec![cell(TCP, tcp_rounds())]);
     assert_eq!(nothing(&seen(&told, "easymesh: goodput, over tinc")), "rival absent");
-    assert_eq!(nothing(&seen(&told, "easymesh: goodput, over n2n")), "not measured", "nobody asked for it");
-    assert_eq!(nothing(&seen(&told, "easymesh: ping p99")), "not measured", "nobody asked for the cell");
-
     told.absent.push(Absent { name: CHACHA.into(), how: "build it".into() });
     assert_eq!(nothing(&seen(&told, "easymesh-chacha: goodput")), "easymesh-chacha absent");
     told.cells[0].failed.push((NEBULA.into(), "it hung".into()));
@@ -204,10 +201,22 @@ fn who_was_not_there_is_told() {
 }
 
 #[test]
-fn without_a_cell_that_lines_are_about_there_are_none() {
-    let other = |name| goals(&report(vec![cell(name, tcp_rounds())]));
-    assert!(other("direct-tcp1-bbr-veth-1408").is_empty() && other("relayed-tcp1-bbr-veth-1380").is_empty());
-    assert_eq!(other(TCP).len(), 4 + TENFOLD.len() + 7);
+fn what_nobody_asked_for_is_no_line() {
+    let titles = |name| goals(&report(vec![cell(name, tcp_rounds())])).into_iter().map(|goal| goal.line);
+    assert_eq!(titles("direct-tcp1-bbr-veth-1408").count() + titles("relayed-tcp1-bbr-veth-1380").count(), 0);
+    let told: Vec<String> = titles(TCP).collect();
+    assert_eq!(
+        told.len(),
+        4 + 1 + 4,
+        "of the tenfold ones tinc alone was looked for, and there are no pings: {told:?}"
+    );
+    assert!(told.iter().any(|line| line.ends_with("over tinc")) && !told.iter().any(|line| line.contains("ping")));
+}
+
+#[test]
+fn a_system_that_yielded_nothing_was_not_measured() {
+    let report = report(vec![cell(TCP, vec![round(1, true, &[(REFERENCE, &[("gbit_s", 5.0)])])])]);
+    assert_eq!(nothing(&seen(&report, "easymesh: goodput, over raw")), "not measured");
 }
 
 #[test]
