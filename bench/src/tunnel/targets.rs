@@ -72,7 +72,7 @@ fn lines() -> Vec<Line> {
     };
     let machine = |rival, target, stretch| {
         let number = Number::Times("cpu_s_per_gb");
-        line("CPU time of the machine for each GB", rival, ONE_STREAM, number, Better::Lower, target, Some(stretch))
+        line("CPU s/GB of the machine", rival, ONE_STREAM, number, Better::Lower, target, Some(stretch))
     };
     let mut lines = vec![
         goodput(CONTROL, 0.42, 0.6),
@@ -92,7 +92,7 @@ fn lines() -> Vec<Line> {
         Line {
             ours: RELAYED,
             ..line(
-                "CPU time of the transfer alone for each GB as against the machine's",
+                "CPU s/GB of the transfer alone, to the machine's",
                 CONTROL,
                 ONE_STREAM,
                 relay,
@@ -206,7 +206,7 @@ impl Line {
                 && let Some(info) = info
                 && !is_at_least(&info.version, WIREGUARD_GO_MIN)
             {
-                return Some(format!("rival absent: {} is not the newest, {WIREGUARD_GO_MIN}", info.version));
+                return Some(format!("rival absent: this is no {WIREGUARD_GO_MIN}"));
             }
         }
         if absent(self.ours) {

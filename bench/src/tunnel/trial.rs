@@ -130,7 +130,7 @@ pub fn settings(lengths: &Lengths) -> Vec<(String, String)> {
         (
             "UDP",
             format!(
-                "a search of {time:?}, {:?} at the rate found and at lower ones until at most 0.1 % is lost, {:?} at twice \
+                "a search of {time:?}, the first time of twice that, {:?} at the rate found and at lower ones until at most 0.1 % is lost, {:?} at twice \
                  that rate",
                 *time / 2,
                 *time / 4
