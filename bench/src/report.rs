@@ -3,6 +3,7 @@
 //! [`table`] and [`page`] only read a [`Report`] and return text; [`write()`] and [`json`] touch files; [`progress`] shows how far a
 //! run is. What all of them have in common, the order of systems and how numbers look, is in `rank` and `text`.
 
+pub mod goals;
 pub mod json;
 pub mod model;
 pub mod page;
@@ -17,7 +18,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-pub use model::{Absent, CellReport, Outcome, Point, Report, Round, SystemInfo};
+pub use model::{Absent, CellReport, Goal, Outcome, Point, Report, Round, Seen, SystemInfo};
 
 /// Writes `index.html`, which is [`page::page`], and `report.json`, which [`json::read`] reads, into `directory`, and makes it where
 /// it is missing. Each file is replaced as a whole.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::figure::{Better, Figure, Measures, Spread};
-use crate::report::{CellReport, Outcome, Point, Report, Round};
+use crate::report::{CellReport, Goal, Outcome, Point, Report, Round};
 
 /// By how much the control may move within a round that counts, as a share of the smaller of its two figures.
 pub const CONTROL_MAY_MOVE: f64 = 0.10;
@@ -37,6 +37,11 @@ pub trait Experiment {
     /// # Errors
     /// The control failed; without it no round counts, so the cell ends.
     fn control(&mut self, cell: usize) -> Result<f64>;
+
+    /// What the project is to reach, and what the report tells of it.
+    fn goals(&self, _report: &Report) -> Vec<Goal> {
+        Vec::new()
+    }
 
     /// Ends what [`Experiment::open`] started. Called also when the cell failed.
     fn close(&mut self, cell: usize);
@@ -117,6 +122,7 @@ pub fn run(experiment: &mut dyn Experiment, plan: &mut Plan<'_>, report: &mut Re
         }
         let ended = run_cell(experiment, plan, report, number, info);
         experiment.close(number);
+        report.goals = experiment.goals(report);
         report.seconds = before + began.elapsed().as_secs_f64();
         plan.watch.saved(report);
         if !ended? {
@@ -227,10 +233,11 @@ fn run_round(
 fn conclude(cell: &mut CellReport, report: &Report, notes: &BTreeMap<String, Vec<String>>) {
     let accepted = cell.rounds.iter().filter(|round| round.accepted).count();
     cell.too_noisy = accepted * 2 < cell.rounds.len();
-    let counted: Vec<&Round> = cell.rounds.iter().filter(|round| round.accepted || accepted == 0).collect();
+    let counted: Vec<&Round> = cell.counted().collect();
     let headline = report.figures.iter().find(|figure| figure.key == report.headline);
     let of = |round: &Round, system: &str, key: &str| round.measures.get(system)?.get(key).copied();
     let systems = report.systems.iter().map(|system| &system.name);
+    let mut outcomes = Vec::new();
     for system in systems.filter(|system| counted.iter().any(|round| round.measures.contains_key(*system))) {
         let spread = |figure: &Figure| {
             let values = counted.iter().filter_map(|round| of(round, system, &figure.key));
@@ -242,13 +249,14 @@ fn conclude(cell: &mut CellReport, report: &Report, notes: &BTreeMap<String, Vec
                 Some(if figure.better == Better::Lower { other / own } else { own / other })
             }))
         });
-        cell.outcomes.push(Outcome {
+        outcomes.push(Outcome {
             system: system.clone(),
             figures: report.figures.iter().filter_map(spread).collect(),
             ratio,
             notes: notes.get(system).cloned().unwrap_or_default(),
         });
     }
+    cell.outcomes = outcomes;
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod rig;
 mod sys;
 pub mod system;
 pub mod systems;
+pub mod targets;
 pub mod trial;
 
 pub use cell::{Congestion, Kind, Path, TunnelCell};

@@ -34,7 +34,7 @@ pub(crate) enum Verb {
 /// What to measure, and what to do with it.
 #[derive(Debug, Args)]
 pub(crate) struct Selection {
-    /// Three cells, four systems, five rounds: under 3 minutes
+    /// A few cells, a few systems, five rounds: under 3 minutes
     #[arg(long, conflicts_with_all = ["matrix", "cells"])]
     pub(crate) quick: bool,
     /// Every cell; goes on where an earlier run of the matrix was stopped

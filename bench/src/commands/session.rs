@@ -150,6 +150,7 @@ fn show(report: &Report, ends: &Ends<'_>) -> Result<()> {
         for cell in &report.cells {
             println!("{}", table(report, cell, width));
         }
+        print!("{}", report::goals::table(report, width));
     }
     if let Some(folder) = ends.report {
         report::write(report, folder)?;
@@ -204,6 +205,7 @@ pub(crate) fn blank((bench, title, about, headline): (&str, &str, &str, &str)) -
         figures: Vec::new(),
         headline: headline.into(),
         cells: Vec::new(),
+        goals: Vec::new(),
         complete: false,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figure::{Figure, Measures, Spread};
+use crate::figure::{Better, Figure, Measures, Spread};
 
 /// The outcome of one `cargo xtask bench` of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Report {
     pub headline: String,
     /// One entry for each cell, in the order measured.
     pub cells: Vec<CellReport>,
+    /// What the project is to reach and what was seen of it, in the order to show; nothing where no cell is about it.
+    #[serde(default)]
+    pub goals: Vec<Goal>,
     /// Whether all cells were measured; not so after Ctrl-C.
     pub complete: bool,
 }
@@ -121,4 +124,76 @@ pub struct Outcome {
     pub ratio: Option<Spread>,
     /// What limits the meaning: `generator-limited`.
     pub notes: Vec<String>,
+}
+
+/// Something that the project is to reach, and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// What is compared with what: `easymesh: goodput, over raw`.
+    pub line: String,
+    /// The unit of all its numbers: `x`, `ms`.
+    pub unit: String,
+    /// Which way is good: [`Better::Lower`] if the numbers are to be at most this, else at least.
+    pub better: Better,
+    /// What is to be reached.
+    pub target: f64,
+    /// What would be better still.
+    pub stretch: Option<f64>,
+    /// What was seen.
+    pub seen: Seen,
+    /// Whether it was seen on a machine that was too noisy to rely on it.
+    pub too_noisy: bool,
+    /// The same under other conditions, to know and not to reach: what they are called, and what was seen.
+    pub beside: Vec<(String, Spread)>,
+}
+
+/// What a run saw of a [`Goal`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// The median and range over the rounds that count.
+    Median(Spread),
+    /// Nothing, and why: `rival absent`.
+    Nothing(String),
+}
+
+impl Goal {
+    /// Whether the median reaches the target; nothing if nothing was seen.
+    pub fn reached(&self) -> Option<bool> {
+        match &self.seen {
+            Seen::Median(spread) => Some(self.is_within(spread.median, self.target)),
+            Seen::Nothing(_) => None,
+        }
+    }
+
+    /// Whether the median reaches what would be better still.
+    pub fn reached_stretch(&self) -> bool {
+        match (&self.seen, self.stretch) {
+            (Seen::Median(spread), Some(stretch)) => self.is_within(spread.median, stretch),
+            (Seen::Median(_), None) | (Seen::Nothing(_), _) => false,
+        }
+    }
+
+    fn is_within(&self, value: f64, limit: f64) -> bool {
+        if self.better == Better::Lower { value <= limit } else { value >= limit }
+    }
+
+    /// In a word or two: `reached`, `missed`, `rival absent`.
+    pub fn verdict(&self) -> &str {
+        match &self.seen {
+            Seen::Nothing(why) => why,
+            Seen::Median(_) if self.too_noisy => "too noisy",
+            Seen::Median(_) if self.reached_stretch() => "stretch reached",
+            Seen::Median(_) if self.reached() == Some(true) => "reached",
+            Seen::Median(_) => "missed",
+        }
+    }
+}
+
+impl CellReport {
+    /// The rounds that figures are made of: the accepted ones, or all if none was.
+    pub fn counted(&self) -> impl Iterator<Item = &Round> {
+        let any = self.rounds.iter().any(|round| round.accepted);
+        self.rounds.iter().filter(move |round| round.accepted || !any)
+    }
 }

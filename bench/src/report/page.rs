@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::figure::{Better, Figure};
 
+use super::goals;
 use super::model::Report;
 use super::rank;
 use super::text::{self, Escaped};
@@ -22,6 +23,7 @@ pub fn page(report: &Report) -> String {
     let parts = [
         head(report, !groups.is_empty()),
         summary::section(report),
+        goals::section(report),
         curve::section(report, &groups),
         cell::section(report),
         reading(report),
@@ -73,6 +75,7 @@ fn head(report: &Report, curves: bool) -> String {
         Escaped(&report.command)
     ));
     let links = [
+        ("targets", "Targets", !report.goals.is_empty()),
         ("curves", "Curves", curves),
         ("cells", "All cells", true),
         ("reading", "How to read it", true),

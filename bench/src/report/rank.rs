@@ -79,12 +79,6 @@ pub(super) fn speaker<'a>(report: &'a Report, cell: &CellReport) -> Option<&'a s
     ours.into_iter().find(|name| cell.outcomes.iter().any(|outcome| outcome.system == *name))
 }
 
-/// The rounds that figures are made of: the accepted ones, or all if none was.
-pub(super) fn counted(cell: &CellReport) -> impl Iterator<Item = &Round> {
-    let any = cell.rounds.iter().any(|round| round.accepted);
-    cell.rounds.iter().filter(move |round| round.accepted || !any)
-}
-
 /// The headline figure of one system as a multiple of another's in the same round, so turned that above 1 is better. Nothing if they
 /// never were in the same round.
 pub(super) fn versus(report: &Report, cell: &CellReport, one: &str, other: &str) -> Option<Spread> {
@@ -94,7 +88,7 @@ pub(super) fn versus(report: &Report, cell: &CellReport, one: &str, other: &str)
         let (one, other) = (value(one)?, value(other)?);
         Some(if lower { other / one } else { one / other })
     };
-    Spread::of(counted(cell).filter_map(ratio))
+    Spread::of(cell.counted().filter_map(ratio))
 }
 
 /// Whether less of the headline figure is better, so that ratios are turned over.

@@ -39,7 +39,7 @@ pub fn table(report: &Report, cell: &CellReport, width: usize) -> String {
 }
 
 /// One column: what stands above it, and a text for each row.
-struct Column {
+pub(super) struct Column {
     head: [String; 2],
     rows: Vec<String>,
     width: usize,
@@ -47,21 +47,21 @@ struct Column {
 }
 
 impl Column {
-    fn new(head: [&str; 2], right: bool, rows: Vec<String>) -> Self {
+    pub(super) fn new(head: [&str; 2], right: bool, rows: Vec<String>) -> Self {
         let head = head.map(text::plain);
         let width = head.iter().chain(&rows).map(|text| columns_of(text)).max().unwrap_or(0);
         Self { head, rows, width, right }
     }
 
     /// A text of the column, brought to its width.
-    fn pad(&self, text: &str) -> String {
+    pub(super) fn pad(&self, text: &str) -> String {
         let space = " ".repeat(self.width.saturating_sub(columns_of(text)));
         if self.right { format!("{space}{text}") } else { format!("{text}{space}") }
     }
 }
 
 /// How many columns of a terminal the text takes: names and units are of letters that take one.
-fn columns_of(text: &str) -> usize {
+pub(super) fn columns_of(text: &str) -> usize {
     text.chars().count()
 }
 
@@ -115,7 +115,7 @@ fn notes_column(outcomes: &[&Outcome]) -> Column {
 }
 
 /// As many columns side by side as the width allows, at least one.
-fn blocks(columns: Vec<Column>, width: usize) -> Vec<Vec<Column>> {
+pub(super) fn blocks(columns: Vec<Column>, width: usize) -> Vec<Vec<Column>> {
     let mut blocks: Vec<Vec<Column>> = Vec::new();
     let mut used = 0;
     for column in columns {
@@ -132,7 +132,7 @@ fn blocks(columns: Vec<Column>, width: usize) -> Vec<Vec<Column>> {
 }
 
 /// The lines of one block.
-fn aligned(names: &Column, columns: &[Column]) -> Vec<String> {
+pub(super) fn aligned(names: &Column, columns: &[Column]) -> Vec<String> {
     let line = |cell: &dyn Fn(&Column) -> &str| {
         let cells: Vec<String> = [names].into_iter().chain(columns).map(|column| column.pad(cell(column))).collect();
         cells.join(&" ".repeat(GAP)).trim_end().to_owned()

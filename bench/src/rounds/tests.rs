@@ -89,6 +89,7 @@ fn report(systems: &[&str]) -> Report {
         figures: vec![Figure::new("cost", "cost", "ns", Better::Lower, "what it costs")],
         headline: "cost".into(),
         cells: Vec::new(),
+        goals: Vec::new(),
         complete: false,
     }
 }

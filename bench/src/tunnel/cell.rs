@@ -42,12 +42,18 @@ pub enum Kind {
     },
     /// ICMP echoes through the idle tunnel.
     Ping,
+    /// ICMP echoes beside one TCP stream that never ends.
+    BulkPing {
+        /// The congestion control of the stream.
+        congestion: Congestion,
+    },
 }
 
 /// What is sent, on which path, over what kind of link.
 ///
-/// Its name is `PATH-KIND-MODE` with the congestion control after the kind of TCP cells, and the size of the largest inner packet
-/// at the end where it is not [`TunnelCell::INNER_MTU`]: `relayed-tcp1-bbr-nic`, `direct-udp1200-veth-1408`, `relayed-ping-wire`.
+/// Its name is `PATH-KIND-MODE` with the congestion control after the kind of cells with TCP, and the size of the largest inner
+/// packet at the end where it is not [`TunnelCell::INNER_MTU`]: `relayed-tcp1-bbr-nic`, `direct-udp1200-veth-1408`,
+/// `relayed-ping-wire`, `direct-bulkping-bbr-veth-1380`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelCell {
     /// The way packets take.
@@ -64,31 +70,35 @@ const PATHS: [Path; 2] = [Path::Relayed, Path::Direct];
 const STREAMS: [u16; 2] = [1, 8];
 const CONGESTIONS: [Congestion; 2] = [Congestion::Bbr, Congestion::Cubic];
 const PAYLOADS: [u16; 2] = [64, 1_200];
+/// The word for [`Kind::BulkPing`].
+const BULK_PING: &str = "bulkping";
 const MODES: [LinkMode; 3] = [LinkMode::Wire, LinkMode::Nic, LinkMode::Veth];
-const INNER_MTUS: [u16; 2] = [TunnelCell::INNER_MTU, TunnelCell::INNER_MTU_OF_1500];
+const INNER_MTUS: [u16; 3] = [TunnelCell::INNER_MTU, TunnelCell::INNER_MTU_OF_TARGETS, TunnelCell::INNER_MTU_OF_1500];
 
-/// The cells of `--quick`.
-pub const QUICK: [&str; 3] = ["relayed-tcp1-bbr-nic", "relayed-udp1200-nic-1408", "relayed-ping-veth"];
+/// The cells of `--quick`, all of one path and size: systems start once.
+pub const QUICK: [&str; 4] =
+    ["direct-tcp1-bbr-veth-1380", "direct-ping-veth-1380", "direct-bulkping-bbr-veth-1380", "direct-udp64-veth-1380"];
 
-/// The cells of a run without a choice, those of one path side by side, as systems keep running between them.
-pub const DEFAULT: [&str; 12] = [
+/// The cells of a run without a choice, those of one path side by side, as systems keep running between them. The first six are those
+/// that targets are about, and where the same is shown with other links and another congestion control.
+pub const DEFAULT: [&str; 10] = [
+    "direct-tcp1-bbr-veth-1380",
+    "direct-tcp1-bbr-nic-1380",
+    "direct-tcp1-cubic-veth-1380",
+    "direct-ping-veth-1380",
+    "direct-bulkping-bbr-veth-1380",
+    "direct-udp64-veth-1380",
+    "relayed-tcp1-bbr-veth-1380",
+    "relayed-ping-veth-1380",
     "relayed-tcp1-bbr-nic",
-    "relayed-tcp1-cubic-nic",
-    "relayed-tcp8-bbr-nic",
-    "relayed-tcp1-bbr-wire",
-    "relayed-ping-veth",
-    "relayed-tcp1-bbr-nic-1408",
-    "relayed-udp64-nic-1408",
-    "relayed-udp1200-nic-1408",
-    "direct-tcp1-bbr-nic-1408",
-    "direct-tcp8-bbr-nic-1408",
-    "direct-udp1200-nic-1408",
-    "direct-ping-veth-1408",
+    "relayed-udp1200-nic",
 ];
 
 impl TunnelCell {
     /// The inner MTU of a cell whose name does not tell one: what EasyMesh has unless told otherwise, and the least of IPv6.
     pub const INNER_MTU: u16 = 1_280;
+    /// The inner MTU of the cells that targets are about: EasyMesh has it if told `-mtu 1472`.
+    pub const INNER_MTU_OF_TARGETS: u16 = 1_380;
     /// What EasyMesh has if told that the network outside carries 1,500 bytes (`-mtu 1500`).
     pub const INNER_MTU_OF_1500: u16 = 1_408;
 
@@ -98,7 +108,8 @@ impl TunnelCell {
             .into_iter()
             .flat_map(|streams| CONGESTIONS.into_iter().map(move |congestion| Kind::Tcp { streams, congestion }));
         let udp = PAYLOADS.into_iter().map(|payload| Kind::Udp { payload });
-        let kinds: Vec<Kind> = tcp.chain(udp).chain([Kind::Ping]).collect();
+        let bulk = CONGESTIONS.into_iter().map(|congestion| Kind::BulkPing { congestion });
+        let kinds: Vec<Kind> = tcp.chain(udp).chain([Kind::Ping]).chain(bulk).collect();
         let mut cells = Vec::new();
         for path in PATHS {
             for inner_mtu in INNER_MTUS {
@@ -112,7 +123,7 @@ impl TunnelCell {
 
     /// The cells of an expression: parts joined by commas, each a whole name, or words of one joined by dashes that pick the cells
     /// of the matrix which have them: `relayed-tcp1`, `udp-nic`, `cubic`, `*`. `tcp` and `udp` mean every such kind; an inner MTU
-    /// left out is the default one, `*-1408` and `*-any` take the other, or all.
+    /// left out is the default one, `*-1408` and `*-any` take another, or all.
     ///
     /// # Errors
     /// A part that is no such thing, or fits no cell; it is named.
@@ -138,6 +149,9 @@ impl TunnelCell {
                 format!("UDP datagrams of {payload} bytes, at the highest rate of which at most 0.1 % is lost")
             }
             Kind::Ping => "pings of 64 bytes through the idle tunnel".into(),
+            Kind::BulkPing { congestion } => {
+                format!("pings of 64 bytes beside one TCP stream with congestion control {congestion}")
+            }
         };
         let path = match self.path {
             Path::Relayed => "through a relay",
@@ -150,7 +164,7 @@ impl TunnelCell {
     pub fn headline(&self) -> &'static str {
         match self.kind {
             Kind::Tcp { .. } | Kind::Udp { .. } => "gbit_s",
-            Kind::Ping => "rtt_p50_us",
+            Kind::Ping | Kind::BulkPing { .. } => "rtt_p50_us",
         }
     }
 }
@@ -161,7 +175,7 @@ fn matching(pattern: &str) -> Result<Vec<TunnelCell>> {
     let mut inner_mtu = Some(TunnelCell::INNER_MTU);
     for word in pattern.split('-').filter(|word| *word != "*") {
         let congestion_of = |cell: &TunnelCell| match cell.kind {
-            Kind::Tcp { congestion, .. } => Some(congestion),
+            Kind::Tcp { congestion, .. } | Kind::BulkPing { congestion } => Some(congestion),
             Kind::Udp { .. } | Kind::Ping => None,
         };
         if let Ok(path) = word.parse::<Path>() {
@@ -171,7 +185,7 @@ fn matching(pattern: &str) -> Result<Vec<TunnelCell>> {
         } else if let Ok(congestion) = word.parse::<Congestion>() {
             cells.retain(|cell| congestion_of(cell) == Some(congestion));
         } else if word == "tcp" {
-            cells.retain(|cell| congestion_of(cell).is_some());
+            cells.retain(|cell| matches!(cell.kind, Kind::Tcp { .. }));
         } else if word == "udp" {
             cells.retain(|cell| matches!(cell.kind, Kind::Udp { .. }));
         } else if word == "any" {
@@ -181,6 +195,7 @@ fn matching(pattern: &str) -> Result<Vec<TunnelCell>> {
         } else if let Ok(kind) = kind_of(word, Congestion::Bbr) {
             cells.retain(|cell| match (cell.kind, kind) {
                 (Kind::Tcp { streams, .. }, Kind::Tcp { streams: wanted, .. }) => streams == wanted,
+                (Kind::BulkPing { .. }, Kind::BulkPing { .. }) => true,
                 (own, wanted) => own == wanted,
             });
         } else {
@@ -189,6 +204,11 @@ fn matching(pattern: &str) -> Result<Vec<TunnelCell>> {
     }
     cells.retain(|cell| inner_mtu.is_none_or(|bytes| cell.inner_mtu == bytes));
     Ok(cells)
+}
+
+/// Whether the congestion control of TCP follows this word of a name.
+fn has_congestion(word: &str) -> bool {
+    word.starts_with("tcp") || word == BULK_PING
 }
 
 /// The kind a word of a name stands for; the congestion control of TCP is in a word of its own.
@@ -204,8 +224,11 @@ fn kind_of(word: &str, congestion: Congestion) -> Result<Kind> {
     if let Some(payload) = word.strip_prefix("udp") {
         return Ok(Kind::Udp { payload: number(payload, 16, 8_972)? });
     }
-    ensure!(word == "ping", "{word:?} is not tcpN, udpN or ping");
-    Ok(Kind::Ping)
+    match word {
+        "ping" => Ok(Kind::Ping),
+        BULK_PING => Ok(Kind::BulkPing { congestion }),
+        _ => bail!("{word:?} is not tcpN, udpN, ping or {BULK_PING}"),
+    }
 }
 
 impl fmt::Display for Path {
@@ -258,6 +281,7 @@ impl fmt::Display for TunnelCell {
             Kind::Tcp { streams, congestion } => write!(formatter, "tcp{streams}-{congestion}")?,
             Kind::Udp { payload } => write!(formatter, "udp{payload}")?,
             Kind::Ping => formatter.write_str("ping")?,
+            Kind::BulkPing { congestion } => write!(formatter, "{BULK_PING}-{congestion}")?,
         }
         write!(formatter, "-{}", self.mode)?;
         if self.inner_mtu == Self::INNER_MTU { Ok(()) } else { write!(formatter, "-{}", self.inner_mtu) }
@@ -272,7 +296,7 @@ impl FromStr for TunnelCell {
         let mut next = || words.next().with_context(|| format!("{text:?} is not PATH-KIND-MODE"));
         let path = next()?.parse()?;
         let word = next()?;
-        let congestion = if word.starts_with("tcp") { next()?.parse()? } else { Congestion::Bbr };
+        let congestion = if has_congestion(word) { next()?.parse()? } else { Congestion::Bbr };
         let (kind, mode) = (kind_of(word, congestion)?, next()?.parse()?);
         let inner_mtu = match words.next() {
             None => Self::INNER_MTU,
@@ -291,7 +315,7 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         let cells = TunnelCell::matrix();
-        assert_eq!(cells.len(), 2 * 2 * 7 * 3);
+        assert_eq!(cells.len(), 2 * 3 * 9 * 3);
         for cell in cells {
             assert_eq!(cell.to_string().parse::<TunnelCell>().unwrap(), cell);
         }
@@ -328,8 +352,10 @@ mod tests {
         assert_eq!(names("relayed-tcp1-nic"), ["relayed-tcp1-bbr-nic", "relayed-tcp1-cubic-nic"]);
         assert_eq!(names("direct-udp-veth-1408"), ["direct-udp64-veth-1408", "direct-udp1200-veth-1408"]);
         assert_eq!(names("tcp-cubic").len(), 2 * 2 * 3);
+        assert_eq!(names("direct-bulkping-bbr-veth-1380"), ["direct-bulkping-bbr-veth-1380"]);
+        assert_eq!(names("direct-bulkping-wire"), ["direct-bulkping-bbr-wire", "direct-bulkping-cubic-wire"]);
         assert_eq!(names("*-any").len(), TunnelCell::matrix().len());
-        assert_eq!(names("*").len() * 2, TunnelCell::matrix().len());
+        assert_eq!(names("*").len() * 3, TunnelCell::matrix().len());
     }
 
     #[test]
@@ -337,6 +363,7 @@ mod tests {
         for (expression, word) in [
             ("fast", "\"fast\""),
             ("relayed-tcp0-bbr-nic", "\"tcp0\""),
+            ("direct-bulkping-veth-1380-bbr-reno", "\"reno\""),
             ("udp-bbr", "\"udp-bbr\""),
             ("relayed-ping-nic-12", "no cell"),
             ("relayed-ping-nic,nothing", "\"nothing\""),
@@ -350,7 +377,7 @@ mod tests {
     #[test]
     fn a_tcp_cell_tells_its_congestion_control() {
         for cell in TunnelCell::matrix() {
-            if let Kind::Tcp { congestion, .. } = cell.kind {
+            if let Kind::Tcp { congestion, .. } | Kind::BulkPing { congestion } = cell.kind {
                 assert!(cell.about().contains(congestion.name()), "{}", cell.about());
             }
         }

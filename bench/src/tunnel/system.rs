@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use mesh_lab::{Ping, Process};
 
-use super::cell::TunnelCell;
+use super::cell::{Path, TunnelCell};
 use super::rig::Rig;
 use crate::report::{Absent, SystemInfo};
 
@@ -27,6 +27,11 @@ pub trait TunnelSystem {
     /// It was named by a variable, and what that names cannot be run. That it is not installed is no error.
     fn find(&self) -> Result<Found>;
 
+    /// The way its packets take in a cell: that of the cell, unless the system is there to be compared with those who take it.
+    fn path(&self, cell: &TunnelCell) -> Path {
+        cell.path
+    }
+
     /// Why it cannot do a cell, if so, in half a sentence: `it has no relay`.
     fn unable(&self, cell: &TunnelCell) -> Option<String>;
 
@@ -36,6 +41,15 @@ pub trait TunnelSystem {
     /// # Errors
     /// A program cannot be started, or does not get as far as its interface.
     fn start(&self, rig: &Rig, cell: &TunnelCell) -> Result<Tunnel>;
+
+    /// Makes sure that a tunnel which answers takes the way of its rig; asked before each cell. Where a system has one way only there
+    /// is nothing to ask.
+    ///
+    /// # Errors
+    /// It takes another way for longer than `limit`, or does not tell.
+    fn confirm(&self, _rig: &Rig, _limit: Duration) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A tunnel that runs. Dropping it ends its programs.
@@ -47,6 +61,8 @@ pub struct Tunnel {
     pub right: Ipv4Addr,
     /// Its programs; none if the kernel does it all.
     pub processes: Vec<Process>,
+    /// Which of them carries packets from one end to the other, if one does: its place in `processes`.
+    pub relay: Option<usize>,
 }
 
 impl Tunnel {

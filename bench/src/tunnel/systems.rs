@@ -44,13 +44,20 @@ const FOLDER: &str = "/run/bench";
 pub const CONTROL: &str = "raw";
 /// The name of the system that ratios compare with.
 pub const REFERENCE: &str = "easymesh";
+/// The name of ours where it goes through its transfer in cells of the direct path too.
+pub const RELAYED: &str = "easymesh-relayed";
+/// The name of ours with the cipher that WireGuard has.
+pub const CHACHA: &str = "easymesh-chacha";
 /// The systems of `--quick`.
-pub const QUICK_SYSTEMS: [&str; 4] = ["easymesh", "raw", "wireguard-go", "nebula"];
+pub const QUICK_SYSTEMS: [&str; 6] = [REFERENCE, RELAYED, CHACHA, CONTROL, "wireguard-go", "nebula"];
 
 /// All systems, in the order to show.
 pub fn all() -> Vec<Box<dyn TunnelSystem>> {
     vec![
         Box::new(easymesh::EasyMesh::URING),
+        Box::new(easymesh::EasyMesh::RELAYED),
+        Box::new(easymesh::EasyMesh::CHACHA),
+        Box::new(easymesh::EasyMesh::OFF),
         Box::new(easymesh::EasyMesh::PORTABLE),
         Box::new(raw::Raw),
         Box::new(wireguard::WireGuard::GO),

@@ -10,15 +10,17 @@ use anyhow::{Context as _, Result};
 use mesh_lab::Process;
 
 use super::cell::{Kind, Path, TunnelCell};
-use super::load::Ends;
-use super::load::ping::ping;
-use super::load::tcp::{TcpLoad, tcp};
+use super::load::bulk::bulk;
+use super::load::ping::{self, PINGS, PingOutcome, ping};
+use super::load::tcp::{TcpLoad, TcpOutcome, tcp};
 use super::load::udp::{UdpLoad, UdpOutcome, udp};
+use super::load::{Ends, Spent};
 use super::rig::{Place, Rig};
 use super::system::{START_MAX, Tunnel, TunnelSystem};
 use super::systems::{self, CONTROL};
+use super::targets;
 use crate::figure::{Better, Figure};
-use crate::report::{Absent, SystemInfo};
+use crate::report::{Absent, Goal, Report, SystemInfo};
 use crate::rounds::{CellInfo, Experiment, Lineup, Trial};
 
 /// How long trials last.
@@ -26,8 +28,8 @@ use crate::rounds::{CellInfo, Experiment, Lineup, Trial};
 pub struct Lengths {
     /// How long TCP runs before it counts.
     pub warm: Duration,
-    /// How long TCP and pings count. Datagrams take as long for the search, a half for each
-    /// rate to confirm, a quarter for overload.
+    /// How long TCP counts, with pings beside it or without. Datagrams take as long for the search, a half for each rate to confirm,
+    /// a quarter for overload. Pings through an idle tunnel are counted, not timed.
     pub time: Duration,
     /// How long the control counts.
     pub control: Duration,
@@ -68,6 +70,14 @@ pub fn figures() -> Vec<Figure> {
             Lower,
             "processor time of the tunnel's own programs, gateways and relay, for each 10^9 bytes of payload delivered",
         ),
+        Figure::new(
+            "relay_s_per_gb",
+            "relay",
+            "CPU s/GB",
+            Lower,
+            "processor time of the tunnel's own relay alone, where a program of its own relays, for each 10^9 bytes of payload \
+             delivered",
+        ),
         Figure::new("kpps", "datagrams", "thousand/s", Higher, "datagrams delivered each second at that rate"),
         Figure::new(
             "overload_gbit_s",
@@ -84,7 +94,7 @@ pub fn figures() -> Vec<Figure> {
             "ping p50",
             "us",
             Lower,
-            "the median round-trip time of pings through the idle tunnel",
+            "the median round-trip time of pings, through the idle tunnel or beside a TCP stream, as the cell says",
         ),
         Figure::new("rtt_p99_us", "ping p99", "us", Lower, "the round-trip time that one ping in a hundred exceeds"),
         Figure::new("retransmits", "sent again", "segments", Lower, "TCP segments sent again in the measured time"),
@@ -120,10 +130,18 @@ pub fn settings(lengths: &Lengths) -> Vec<(String, String)> {
         (
             "UDP",
             format!(
-                "a search of {time:?}, {:?} at the rate found and at lower ones until at most 0.1 % is lost, {:?} at twice \
+                "a search of {time:?}, the first time of twice that, {:?} at the rate found and at lower ones until at most 0.1 % is lost, {:?} at twice \
                  that rate",
                 *time / 2,
                 *time / 4
+            ),
+        ),
+        (
+            "pings",
+            format!(
+                "{PINGS} in a trial: through an idle tunnel one every {:?}, beside TCP evenly over {time:?}; who gets no answer \
+                 counts as one that took a second",
+                ping::INTERVAL
             ),
         ),
         ("control", format!("{control:?} of one TCP stream, or of pings in ping cells, without a tunnel")),
@@ -190,7 +208,7 @@ impl TunnelBench {
 
     /// Starts a system in new hosts.
     fn start(system: &dyn TunnelSystem, cell: &TunnelCell) -> Result<Running> {
-        let rig = Rig::new(system.name(), cell.path)?;
+        let rig = Rig::new(system.name(), system.path(cell))?;
         rig.set_mode(cell.mode)?;
         let tunnel = system.start(&rig, cell)?;
         Ok(Running { rig, tunnel, place: (cell.path, cell.inner_mtu) })
@@ -203,24 +221,16 @@ impl TunnelBench {
         running.tunnel.tend()?;
         let programs = running.programs();
         let ends = running.ends(&programs);
+        let tcp_load = |streams, congestion| TcpLoad { streams, congestion, warm: lengths.warm, time: lengths.time };
         let mut trial = Trial::default();
         let measures = &mut trial.measures;
         let mut add = |key: &str, value: f64| measures.insert(key.to_owned(), value);
         match cell.kind {
             Kind::Tcp { streams, congestion } => {
-                let load = TcpLoad { streams, congestion, warm: lengths.warm, time: lengths.time };
-                let outcome = tcp(&ends, &load)?;
-                let gigabytes = outcome.total() as f64 / 1e9;
-                add("speed", gigabytes * 8.0 / outcome.elapsed.as_secs_f64());
-                add("gbit_s", gigabytes * 8.0 / outcome.elapsed.as_secs_f64());
-                add("cpu_s_per_gb", outcome.spent.machine.as_secs_f64() / gigabytes);
-                if !ends.programs.is_empty() {
-                    add("programs_s_per_gb", outcome.spent.programs.as_secs_f64() / gigabytes);
-                }
-                add("retransmits", outcome.retransmits as f64);
-                add("segment", outcome.segment_bytes as f64);
-                if streams > 1 {
-                    add("fairness", outcome.fairness());
+                let outcome = tcp(&ends, &tcp_load(streams, congestion))?;
+                add("speed", gbit_s(&outcome));
+                for (key, value) in tcp_measures(&outcome) {
+                    add(key, value);
                 }
             }
             Kind::Udp { payload } => {
@@ -229,28 +239,66 @@ impl TunnelBench {
                 let key = (number, name.to_owned());
                 let outcome = udp(&ends, &load, self.rates.get(&key).copied())?;
                 self.rates.insert(key, outcome.rate);
-                udp_measures(&outcome, payload).into_iter().for_each(|(key, value)| {
+                let gigabytes = outcome.steady.received as f64 * f64::from(payload) / 1e9;
+                let spent = spent_measures(&outcome.steady.spent, gigabytes);
+                for (key, value) in udp_measures(&outcome, payload).into_iter().chain(spent) {
                     add(key, value);
-                });
-                if !ends.programs.is_empty() {
-                    let (steady, payload) = (&outcome.steady, f64::from(payload));
-                    let gigabytes = steady.received as f64 * payload / 1e9;
-                    add("programs_s_per_gb", steady.spent.programs.as_secs_f64() / gigabytes);
                 }
                 if outcome.sender_limited {
                     trial.notes.push("generator-limited".into());
                 }
             }
             Kind::Ping => {
-                let outcome = ping(&ends, lengths.time)?;
-                add("speed", 1e-3 / outcome.p50.as_secs_f64());
-                add("rtt_p50_us", outcome.p50.as_secs_f64() * 1e6);
-                add("rtt_p99_us", outcome.p99.as_secs_f64() * 1e6);
-                add("loss", outcome.loss * 100.0);
+                let outcome = ping(&ends, ping::INTERVAL * u32::from(PINGS))?;
+                for (key, value) in ping_measures(&outcome) {
+                    add(key, value);
+                }
+            }
+            Kind::BulkPing { congestion } => {
+                let outcome = bulk(&ends, &tcp_load(1, congestion))?;
+                for (key, value) in ping_measures(&outcome.ping).into_iter().chain(tcp_measures(&outcome.tcp)) {
+                    add(key, value);
+                }
             }
         }
         Ok(trial)
     }
+}
+
+/// Payload that arrived, in Gbit/s.
+fn gbit_s(outcome: &TcpOutcome) -> f64 {
+    outcome.total() as f64 * 8e-9 / outcome.elapsed.as_secs_f64()
+}
+
+/// All that TCP streams tell but what ranks.
+fn tcp_measures(outcome: &TcpOutcome) -> Vec<(&'static str, f64)> {
+    let mut measures = vec![
+        ("gbit_s", gbit_s(outcome)),
+        ("retransmits", outcome.retransmits as f64),
+        ("segment", outcome.segment_bytes as f64),
+    ];
+    measures.extend(spent_measures(&outcome.spent, outcome.total() as f64 / 1e9));
+    if outcome.bytes.len() > 1 {
+        measures.push(("fairness", outcome.fairness()));
+    }
+    measures
+}
+
+/// What was spent for so many bytes: by the machine, by the tunnel's programs where it has any, and by its relay where one carries.
+fn spent_measures(spent: &Spent, gigabytes: f64) -> Vec<(&'static str, f64)> {
+    let each = |time: Duration| time.as_secs_f64() / gigabytes;
+    let programs = (!spent.programs.is_zero()).then(|| ("programs_s_per_gb", each(spent.programs)));
+    let relay = spent.relay.map(|time| ("relay_s_per_gb", each(time)));
+    [("cpu_s_per_gb", each(spent.machine))].into_iter().chain(programs).chain(relay).collect()
+}
+
+fn ping_measures(outcome: &PingOutcome) -> Vec<(&'static str, f64)> {
+    vec![
+        ("speed", 1e-3 / outcome.p50.as_secs_f64()),
+        ("rtt_p50_us", outcome.p50.as_secs_f64() * 1e6),
+        ("rtt_p99_us", outcome.p99.as_secs_f64() * 1e6),
+        ("loss", outcome.loss * 100.0),
+    ]
 }
 
 fn udp_measures(outcome: &UdpOutcome, payload: u16) -> Vec<(&'static str, f64)> {
@@ -260,7 +308,6 @@ fn udp_measures(outcome: &UdpOutcome, payload: u16) -> Vec<(&'static str, f64)> 
     vec![
         ("speed", gbit_s),
         ("gbit_s", gbit_s),
-        ("cpu_s_per_gb", steady.spent.machine.as_secs_f64() / bytes(steady.received) * 1e9),
         ("kpps", steady.received as f64 * 1e-3 / steady.elapsed.as_secs_f64()),
         ("loss", steady.loss() * 100.0),
         ("reordered", steady.reordered as f64 * 100.0 / steady.received as f64),
@@ -276,7 +323,8 @@ impl Running {
 
     fn ends<'a>(&'a self, programs: &'a [u32]) -> Ends<'a> {
         let (from, source, to, destination) = (&self.rig.left, self.tunnel.left, &self.rig.right, self.tunnel.right);
-        Ends { from, source, to, destination, programs }
+        let relay = self.tunnel.relay.and_then(|place| programs.get(place)).copied();
+        Ends { from, source, to, destination, programs, relay }
     }
 }
 
@@ -315,7 +363,12 @@ impl Experiment for TunnelBench {
         let mut silent = Vec::new();
         for name in &lineup.able {
             let Some(Running { rig, tunnel, .. }) = self.running.get_mut(name) else { continue };
-            let answering = rig.set_mode(cell.mode).and_then(|()| tunnel.wait_until_answering(rig, &cell, START_MAX));
+            let system = self.chosen.present.iter().find(|(system, _)| system.name() == name);
+            let system = system.map_or(self.control.as_ref(), |(system, _)| system.as_ref());
+            let answering = rig
+                .set_mode(cell.mode)
+                .and_then(|()| tunnel.wait_until_answering(rig, &cell, START_MAX))
+                .and_then(|()| system.confirm(rig, START_MAX));
             if let Err(error) = answering {
                 silent.push((name.clone(), format!("{error:#}")));
             }
@@ -345,12 +398,16 @@ impl Experiment for TunnelBench {
         let running = self.running.get(CONTROL_RUNNING).context("the control does not run")?;
         let Lengths { warm, control: time, .. } = self.lengths;
         let congestion = match self.cells[cell].kind {
-            Kind::Tcp { congestion, .. } => congestion,
+            Kind::Tcp { congestion, .. } | Kind::BulkPing { congestion } => congestion,
             Kind::Udp { .. } => super::Congestion::Bbr,
             Kind::Ping => return Ok(ping(&running.ends(&[]), time)?.p50.as_secs_f64()),
         };
         let outcome = tcp(&running.ends(&[]), &TcpLoad { streams: 1, congestion, warm, time })?;
         Ok(outcome.total() as f64 / outcome.elapsed.as_secs_f64())
+    }
+
+    fn goals(&self, report: &Report) -> Vec<Goal> {
+        targets::goals(report)
     }
 
     fn close(&mut self, cell: usize) {
@@ -363,11 +420,11 @@ impl Experiment for TunnelBench {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::load::{Spent, udp::Step};
+    use crate::tunnel::load::udp::Step;
 
     #[test]
     fn every_measure_is_a_figure_and_the_headline_is_one() {
-        let spent = Spent { machine: Duration::from_secs(1), programs: Duration::ZERO };
+        let spent = Spent { machine: Duration::from_secs(1), ..Spent::default() };
         let step = Step { sent: 2, received: 1, reordered: 0, elapsed: Duration::from_secs(1), spent };
         let outcome = UdpOutcome { rate: 1.0, steady: step, overload: step, sender_limited: false };
         let figures = figures();
@@ -380,6 +437,54 @@ mod tests {
             udp_measures(&outcome, 1_000).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         assert!((wanted["gbit_s"] - 8e-6).abs() < 1e-15);
         assert!((wanted["loss"] - 50.0).abs() < 1e-9 && (wanted["overload"] - 2.0).abs() < 1e-9);
-        assert!((wanted["cpu_s_per_gb"] - 1e6).abs() < 1e-3);
+    }
+
+    #[test]
+    fn what_was_spent_is_told_for_each_gigabyte_of_those_who_are_there() {
+        let of = Duration::from_millis;
+        let relayed = Spent { machine: of(3_000), programs: of(2_000), relay: Some(of(500)) };
+        let known = figures();
+        for (spent, wanted) in [
+            (relayed, vec![("cpu_s_per_gb", 2.0), ("programs_s_per_gb", 4.0 / 3.0), ("relay_s_per_gb", 1.0 / 3.0)]),
+            (Spent { relay: None, ..relayed }, vec![("cpu_s_per_gb", 2.0), ("programs_s_per_gb", 4.0 / 3.0)]),
+            (Spent { machine: of(3_000), ..Spent::default() }, vec![("cpu_s_per_gb", 2.0)]),
+        ] {
+            let told = spent_measures(&spent, 1.5);
+            assert_eq!(told.len(), wanted.len(), "{told:?}");
+            for ((key, value), (wanted_key, wanted)) in told.into_iter().zip(wanted) {
+                assert!(key == wanted_key && (value - wanted).abs() < 1e-12, "{key}: {value}");
+                assert!(known.iter().any(|figure| figure.key == key), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn pings_and_streams_tell_figures() {
+        let outcome = TcpOutcome {
+            bytes: vec![1_000_000_000, 1_000_000_000],
+            elapsed: Duration::from_secs(2),
+            spent: Spent { machine: Duration::from_secs(3), ..Spent::default() },
+            retransmits: 7,
+            segment_bytes: 1_328,
+            congestion: String::new(),
+            written: 0,
+        };
+        let pings = PingOutcome { p50: Duration::from_micros(250), p99: Duration::from_millis(4), loss: 0.01 };
+        let (tcp, ping) = (tcp_measures(&outcome), ping_measures(&pings));
+        let value = |key: &str| tcp.iter().chain(&ping).find(|(known, _)| *known == key).expect(key).1;
+        for (key, wanted) in [
+            ("gbit_s", 8.0),
+            ("cpu_s_per_gb", 1.5),
+            ("retransmits", 7.0),
+            ("segment", 1_328.0),
+            ("fairness", 1.0),
+            ("speed", 4.0),
+            ("rtt_p50_us", 250.0),
+            ("rtt_p99_us", 4_000.0),
+            ("loss", 1.0),
+        ] {
+            assert!((value(key) - wanted).abs() < 1e-9, "{key}: {}", value(key));
+            assert!(figures().iter().any(|figure| figure.key == key), "{key}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bench::figure::{Better, Figure, Measures, Spread};
-use bench::report::{Absent, CellReport, Outcome, Point, Report, Round, SystemInfo};
+use bench::report::{Absent, CellReport, Goal, Outcome, Point, Report, Round, Seen, SystemInfo};
 
 /// Our system, which is twice as good as the reference in each round.
 pub(crate) const OURS: &str = "mesh <ring>";
@@ -43,6 +43,7 @@ pub(crate) fn report() -> Report {
         ],
         headline: "rate".into(),
         cells: Vec::new(),
+        goals: goals(),
         complete: true,
     };
     let mut steady = cell("nic-1400-b16", 1.0, &[0.02, 0.14, 0.03, 0.01]);
@@ -65,6 +66,29 @@ pub(crate) fn report() -> Report {
 }
 
 /// A cell in which everything is slower by a factor, with rounds in which the control moved by so much.
+/// One that is reached, one that is reached as far as the stretch, one that is missed, one of a noisy machine, and one of which nothing
+/// was seen.
+fn goals() -> Vec<Goal> {
+    let goal = |line: &str, better, target, median| Goal {
+        line: line.into(),
+        unit: "x".into(),
+        better,
+        target,
+        stretch: None,
+        seen: Seen::Median(Spread { min: median * 0.9, median, max: median * 1.1, count: 3 }),
+        too_noisy: false,
+        beside: Vec::new(),
+    };
+    let cheap = goal("cost, over <raw>", Better::Lower, 2.8, 2.0);
+    vec![
+        Goal { beside: vec![("nic & co".into(), Spread { min: 0.1, median: 0.25, max: 0.3, count: 3 })], ..cheap },
+        Goal { stretch: Some(5.0), ..goal("rate, over tool 1", Better::Higher, 3.5, 5.5) },
+        Goal { stretch: Some(6.0), unit: "ms".into(), ..goal("delay", Better::Lower, 8.0, 9.0) },
+        Goal { too_noisy: true, ..goal("rate, over tool 2", Better::Higher, 3.5, 100.0) },
+        Goal { seen: Seen::Nothing("rival absent".into()), ..goal("rate, over tool 3", Better::Higher, 10.0, 1.0) },
+    ]
+}
+
 fn cell(name: &str, slower: f64, moved: &[f64]) -> CellReport {
     // In a round that does not count we trail.
     let ours = |moved: &f64| if *moved <= 0.1 { 2.0 } else { 0.3 };

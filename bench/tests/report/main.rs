@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod fixture;
+mod goals;
 mod json;
 mod page;
 mod table;

@@ -33,7 +33,14 @@ fn elements<'a>(node: Node<'a, 'a>, name: &str, class: &str) -> Vec<Node<'a, 'a>
 
 /// A report of no cells.
 fn empty() -> Report {
-    Report { cells: Vec::new(), absent: Vec::new(), settings: Vec::new(), complete: false, ..fixture::report() }
+    Report {
+        cells: Vec::new(),
+        goals: Vec::new(),
+        absent: Vec::new(),
+        settings: Vec::new(),
+        complete: false,
+        ..fixture::report()
+    }
 }
 
 #[test]
@@ -319,4 +326,20 @@ fn a_directory_gets_the_page_and_the_numbers() {
     bench::report::write(&report, &path).unwrap();
     assert_eq!(fs::read_to_string(path.join("index.html")).unwrap(), page(&report));
     assert_eq!(json::read(&path.join("report.json")).unwrap(), report);
+}
+
+#[test]
+fn targets_stand_on_the_page_with_their_verdicts() {
+    let html = page(&fixture::report());
+    let document = read(&html);
+    let rows: Vec<Vec<String>> = elements(by_id(&document, "targets"), "tr", "")
+        .into_iter()
+        .map(|row| row.children().filter(Node::is_element).map(text).collect())
+        .collect();
+    assert_eq!(rows[0], ["Target", "Wanted", "Stretch", "Seen", "Verdict", "nic & co"]);
+    assert_eq!(rows[1], ["cost, over <raw>", "≤ 2.80x", "", "2.00x1.80..2.20x", "reached", "0.25x"]);
+    assert_eq!(rows[3], ["delay", "≤ 8.00 ms", "≤ 6.00 ms", "9.00 ms8.10..9.90 ms", "missed", ""]);
+    assert_eq!(rows[5][3..], ["–", "rival absent", ""]);
+    assert_eq!(elements(by_id(&document, "targets"), "td", "behind").len(), 1, "what is too noisy is no verdict");
+    assert!(!page(&empty()).contains("id=\"targets\""));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bench::tunnel::load::Ends;
+use bench::tunnel::load::bulk::bulk;
 use bench::tunnel::load::ping::ping;
 use bench::tunnel::load::tcp::{TcpLoad, tcp};
 use bench::tunnel::load::udp::{LOSS_MAX, Udp, UdpLoad, udp};
@@ -14,7 +15,7 @@ use mesh_lab::{Emulation, Lab, LinkMode, isolated};
 pub(crate) const SHORT: Duration = Duration::from_millis(200);
 
 fn ends(rig: &Rig) -> Ends<'_> {
-    Ends { from: &rig.left, source: Rig::LEFT, to: &rig.right, destination: Rig::RIGHT, programs: &[] }
+    Ends { from: &rig.left, source: Rig::LEFT, to: &rig.right, destination: Rig::RIGHT, programs: &[], relay: None }
 }
 
 fn rig() -> Result<Rig> {
@@ -99,7 +100,7 @@ fn a_lossy_link_shows_in_the_loss_and_in_what_tcp_sends_again() {
         // Each datagram its own packet, so that each is lost or not.
         link.set_mode(LinkMode::Wire)?;
         let (source, destination) = (Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 1, 0, 2));
-        let ends = Ends { from: &from, source, to: &to, destination, programs: &[] };
+        let ends = Ends { from: &from, source, to: &to, destination, programs: &[], relay: None };
 
         let mut load = Udp::open(&ends, 64)?;
         let step = load.step(&ends, 5_000.0, Duration::from_secs(1))?;
@@ -129,6 +130,23 @@ fn a_search_measures_the_rate_it_found_and_twice_that() {
         assert!(outcome.rate > 0.0 && outcome.steady.received > 0 && outcome.overload.received > 0, "{outcome:?}");
         assert!(outcome.steady.loss() <= LOSS_MAX, "{outcome:?}");
         assert!(outcome.steady.sent as f64 <= outcome.rate * outcome.steady.elapsed.as_secs_f64() + 1.0, "{outcome:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn pings_beside_a_stream_come_back_and_the_stream_goes_on() {
+    isolated(|| {
+        let rig = rig()?;
+        let load = TcpLoad { streams: 1, congestion: Congestion::Bbr, warm: SHORT, time: 3 * SHORT };
+        let outcome = bulk(&ends(&rig), &load)?;
+        assert!(outcome.ping.p50 > Duration::ZERO && outcome.ping.p99 >= outcome.ping.p50, "{outcome:?}");
+        assert!(outcome.ping.loss < 1.0, "{outcome:?}");
+        // 300 pings over the time of the load: the last leaves an interval before its end.
+        assert!(outcome.tcp.elapsed >= 3 * SHORT - Duration::from_millis(2), "{outcome:?}");
+        assert!(outcome.tcp.total() > 0 && outcome.tcp.total() < outcome.tcp.written, "{outcome:?}");
+        let nobody = Rig::new("nobody", Path::Relayed)?;
+        assert!(bulk(&ends(&nobody), &load).is_err());
         Ok(())
     });
 }

@@ -13,22 +13,27 @@ use mesh_lab::{Process, isolated};
 
 use crate::loads::SHORT;
 
-fn carries(system: &str, cell: &str) -> Result<()> {
+/// Carries all loads in a cell, with the transfer between the gateways or beside them.
+fn carries(system: &str, cell: &str, through_relay: bool) -> Result<()> {
     let cell: TunnelCell = cell.parse()?;
     let system = systems::all().into_iter().find(|known| known.name() == system).context("a system")?;
     assert!(system.find()?.is_ok_and(|info| info.ours));
-    let rig = Rig::new(system.name(), cell.path)?;
+    let rig = Rig::new(system.name(), system.path(&cell))?;
     rig.set_mode(cell.mode)?;
     let mut tunnel = system.start(&rig, &cell)?;
     tunnel.wait_until_answering(&rig, &cell, START_MAX)?;
+    system.confirm(&rig, START_MAX)?;
     let programs: Vec<u32> = tunnel.processes.iter().map(Process::id).collect();
+    assert_eq!(tunnel.relay, through_relay.then_some(0));
+    let relay = tunnel.relay.map(|place| programs[place]);
     let (from, source, to, destination) = (&rig.left, tunnel.left, &rig.right, tunnel.right);
-    let ends = Ends { from, source, to, destination, programs: &programs };
+    let ends = Ends { from, source, to, destination, programs: &programs, relay };
 
     let outcome = tcp(&ends, &TcpLoad { streams: 1, congestion: Congestion::Bbr, warm: SHORT, time: SHORT })?;
     assert!(outcome.total() > 0, "{outcome:?}");
     assert!(outcome.segment_bytes < u64::from(cell.inner_mtu) - 40, "it went through the tunnel: {outcome:?}");
     assert!(outcome.spent.programs > Duration::ZERO, "{outcome:?}");
+    assert_eq!(outcome.spent.relay.is_some_and(|spent| spent > Duration::ZERO), through_relay, "{outcome:?}");
 
     let mut load = Udp::open(&ends, 64)?;
     let step = load.step(&ends, 500.0, SHORT)?;
@@ -45,10 +50,20 @@ fn carries(system: &str, cell: &str) -> Result<()> {
 
 #[test]
 fn on_uring_at_the_size_it_assumes() {
-    isolated(|| carries("easymesh", "relayed-tcp1-bbr-veth"));
+    isolated(|| carries("easymesh", "relayed-tcp1-bbr-veth", true));
 }
 
 #[test]
 fn portable_at_the_size_it_was_told() {
-    isolated(|| carries("easymesh-portable", "relayed-tcp1-bbr-wire-1408"));
+    isolated(|| carries("easymesh-portable", "relayed-tcp1-bbr-wire-1408", true));
+}
+
+#[test]
+fn on_uring_from_gateway_to_gateway() {
+    isolated(|| carries("easymesh", "direct-tcp1-bbr-veth-1380", false));
+}
+
+#[test]
+fn through_the_relay_beside_those_who_go_directly() {
+    isolated(|| carries("easymesh-relayed", "direct-tcp1-bbr-veth-1380", true));
 }

@@ -33,7 +33,7 @@ impl TunnelSystem for Broken {
         let mut command = rig.command(bench::tunnel::Place::Left, "sh");
         command.args(["-c", "echo no key; exit 3"]);
         let processes = vec![rig.left.spawn(command)?];
-        Ok(Tunnel { left: Rig::LEFT, right: Rig::RIGHT, processes })
+        Ok(Tunnel { left: Rig::LEFT, right: Rig::RIGHT, processes, relay: None })
     }
 }
 
@@ -61,7 +61,9 @@ impl TunnelSystem for Missing {
 #[test]
 fn a_run_measures_who_is_able_and_names_who_is_not() {
     isolated(|| {
-        let cells = TunnelCell::select("relayed-tcp8-cubic-veth,relayed-udp64-wire,direct-ping-veth")?;
+        let cells = TunnelCell::select(
+            "relayed-tcp8-cubic-veth,relayed-udp64-wire,direct-ping-veth,direct-bulkping-cubic-veth-1380",
+        )?;
         let mut systems = systems::all();
         systems.retain(|system| system.name() == systems::CONTROL);
         systems.extend([Box::new(Broken) as Box<dyn TunnelSystem>, Box::new(Missing)]);

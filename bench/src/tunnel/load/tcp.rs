@@ -98,7 +98,24 @@ impl<'a> Progress<'a> {
 ///
 /// # Errors
 /// The kernel does not take the congestion control, nothing moves for 10 s, or other bytes arrive than were sent.
+#[expect(clippy::disallowed_methods, reason = "load runs for a time")]
 pub fn tcp(ends: &Ends<'_>, load: &TcpLoad) -> Result<TcpOutcome> {
+    let during = || {
+        thread::sleep(load.time);
+        Ok(())
+    };
+    tcp_during(ends, load, during).map(|(outcome, ())| outcome)
+}
+
+/// Runs the streams, and counts for as long as `during` takes, whatever [`TcpLoad::time`] says.
+///
+/// # Errors
+/// As [`tcp`], or `during` fails.
+pub(super) fn tcp_during<T>(
+    ends: &Ends<'_>,
+    load: &TcpLoad,
+    during: impl FnOnce() -> Result<T>,
+) -> Result<(TcpOutcome, T)> {
     let name = load.congestion.name();
     let listener = listen(ends, name)?;
     let address = listener.local_addr().context("ask for the port")?;
@@ -118,7 +135,7 @@ pub fn tcp(ends: &Ends<'_>, load: &TcpLoad) -> Result<TcpOutcome> {
                 (scope.spawn(move || send(near, pattern, stop)), receiver)
             })
             .collect();
-        let measured = measure(ends, &pairs, &progress, load);
+        let measured = measure(ends, &pairs, &progress, load, during);
         stop.store(true, Ordering::Relaxed);
         let mut written = 0;
         for (sender, receiver) in threads {
@@ -129,26 +146,28 @@ pub fn tcp(ends: &Ends<'_>, load: &TcpLoad) -> Result<TcpOutcome> {
             ensure!(sent == received, "{sent} bytes were written and {received} arrived");
             written += sent;
         }
-        Ok(TcpOutcome { written, congestion: name.to_owned(), ..measured? })
+        let (measured, meanwhile) = measured?;
+        Ok((TcpOutcome { written, congestion: name.to_owned(), ..measured }, meanwhile))
     })
 }
 
-/// Waits for the end of the warm-up and of the measured time, and tells what happened in between.
+/// Waits for the end of the warm-up, then for `during`, and tells what happened in that time.
 #[expect(clippy::disallowed_methods, reason = "load runs for a time")]
-fn measure(
+fn measure<T>(
     ends: &Ends<'_>,
     pairs: &[(TcpStream, TcpStream)],
     progress: &[Progress<'_>],
     load: &TcpLoad,
-) -> Result<TcpOutcome> {
+    during: impl FnOnce() -> Result<T>,
+) -> Result<(TcpOutcome, T)> {
     let received = || progress.iter().map(|stream| stream.received.load(Ordering::Relaxed)).collect::<Vec<_>>();
     let facts = || pairs.iter().map(|(near, _)| sys::tcp_info(near.as_fd())).collect::<Result<Vec<_>>>();
     thread::sleep(load.warm);
     let (facts_before, meter_before, before, start) = (facts()?, Meter::read(ends)?, received(), Instant::now());
-    thread::sleep(load.time);
+    let meanwhile = during()?;
     let (elapsed, after, meter_after, facts_after) = (start.elapsed(), received(), Meter::read(ends)?, facts()?);
     let again = |facts: &[sys::TcpInfo]| facts.iter().map(|stream| stream.retransmits).sum::<u64>();
-    Ok(TcpOutcome {
+    let outcome = TcpOutcome {
         bytes: after.iter().zip(&before).map(|(after, before)| after - before).collect(),
         elapsed,
         spent: meter_after.since(&meter_before),
@@ -156,7 +175,8 @@ fn measure(
         segment_bytes: facts_after.iter().map(|stream| stream.segment_bytes).min().unwrap_or_default(),
         congestion: String::new(),
         written: 0,
-    })
+    };
+    Ok((outcome, meanwhile))
 }
 
 /// A socket with the congestion control wanted, bound to an inner address.

@@ -51,7 +51,7 @@ const HEAD_BYTES: usize = 16;
 pub struct UdpLoad {
     /// Bytes of each datagram, at least 16.
     pub payload: u16,
-    /// How long the search may take, about.
+    /// How long the search may take, about; twice as long where it has nothing to begin from.
     pub search: Duration,
     /// How long a rate must be free of loss to be confirmed, and is measured.
     pub time: Duration,
@@ -157,8 +157,9 @@ impl Udp {
 pub fn udp(ends: &Ends<'_>, load: &UdpLoad, hint: Option<f64>) -> Result<UdpOutcome> {
     let mut udp = Udp::open(ends, load.payload)?;
     let mut search = Search::new(hint);
-    let each = load.search / if hint.is_some() { 5 } else { 9 };
-    let deadline = Instant::now() + load.search;
+    let (each, search_max) =
+        if hint.is_some() { (load.search / 5, load.search) } else { (load.search / 9, 2 * load.search) };
+    let deadline = Instant::now() + search_max;
     while Instant::now() < deadline
         && let Some(rate) = search.next()
     {

@@ -38,7 +38,8 @@ impl TunnelSystem for EasyTier {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             processes.push(super::start(rig, place, &easytier, &words)?);
         }
-        Ok(Tunnel { left: LEFT, right: RIGHT, processes })
+        let relay = (rig.path == Path::Relayed).then_some(0);
+        Ok(Tunnel { left: LEFT, right: RIGHT, processes, relay })
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{LEFT, PREFIX, RIGHT};
-use crate::tunnel::cell::TunnelCell;
+use crate::tunnel::cell::{Path, TunnelCell};
 use crate::tunnel::interface;
 use crate::tunnel::rig::{Place, Rig};
 use crate::tunnel::system::{Found, START_MAX, Tunnel, TunnelSystem};
@@ -42,7 +42,8 @@ impl TunnelSystem for N2n {
             interface::wait_for(host, INTERFACE, START_MAX)?;
             interface::set_up(host, INTERFACE, address, PREFIX, cell.inner_mtu)?;
         }
-        Ok(Tunnel { left: LEFT, right: RIGHT, processes })
+        let relay = (rig.path == Path::Relayed).then_some(0);
+        Ok(Tunnel { left: LEFT, right: RIGHT, processes, relay })
     }
 }
 

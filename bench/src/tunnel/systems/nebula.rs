@@ -56,7 +56,8 @@ impl TunnelSystem for Nebula {
         for place in places.into_iter().filter(|place| *place != Place::Relay || rig.path == Path::Relayed) {
             processes.push(super::start(rig, place, &nebula, &["-config", &file("config.yml")])?);
         }
-        Ok(Tunnel { left: LEFT, right: RIGHT, processes })
+        let relay = (rig.path == Path::Relayed).then_some(0);
+        Ok(Tunnel { left: LEFT, right: RIGHT, processes, relay })
     }
 }
 

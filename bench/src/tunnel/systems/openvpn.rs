@@ -47,7 +47,7 @@ impl TunnelSystem for OpenVpn {
         for process in &mut processes {
             process.wait_for_line("Initialization Sequence Completed", START_MAX)?;
         }
-        Ok(Tunnel { left: LEFT, right: RIGHT, processes })
+        Ok(Tunnel { left: LEFT, right: RIGHT, processes, relay: None })
     }
 }
 

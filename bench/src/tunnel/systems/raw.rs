@@ -29,6 +29,6 @@ impl TunnelSystem for Raw {
     fn start(&self, rig: &Rig, cell: &TunnelCell) -> Result<Tunnel> {
         rig.set_mtu(cell.inner_mtu.into())?;
         rig.route()?;
-        Ok(Tunnel { left: Rig::LEFT, right: Rig::RIGHT, processes: Vec::new() })
+        Ok(Tunnel { left: Rig::LEFT, right: Rig::RIGHT, processes: Vec::new(), relay: None })
     }
 }

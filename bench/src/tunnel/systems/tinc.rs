@@ -58,7 +58,8 @@ impl TunnelSystem for Tinc {
             interface::wait_for(host, INTERFACE, START_MAX)?;
             interface::set_up(host, INTERFACE, address, PREFIX, cell.inner_mtu)?;
         }
-        Ok(Tunnel { left: LEFT, right: RIGHT, processes })
+        let relay = (rig.path == Path::Relayed).then_some(0);
+        Ok(Tunnel { left: LEFT, right: RIGHT, processes, relay })
     }
 }
 

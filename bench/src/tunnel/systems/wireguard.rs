@@ -85,7 +85,7 @@ impl TunnelSystem for WireGuard {
             configure(host, &configuration).with_context(|| format!("configure it in {}", host.name()))?;
             interface::set_up(host, INTERFACE, address, PREFIX, cell.inner_mtu)?;
         }
-        Ok(Tunnel { left: LEFT, right: RIGHT, processes })
+        Ok(Tunnel { left: LEFT, right: RIGHT, processes, relay: None })
     }
 }
 
