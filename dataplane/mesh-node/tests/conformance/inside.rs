@@ -15,7 +15,8 @@ const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const ULA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x9, 0, 0, 0, 0, 0, 1);
 
 fn open() -> InsideDevice {
-    let config = InsideConfig { name_hint: None, ipv4: OURS, prefix: 16, ula: Some((ULA, 64)), mtu: 1400, offload: false };
+    let config =
+        InsideConfig { name_hint: None, ipv4: OURS, prefix: 16, ula: Some((ULA, 64)), mtu: 1400, offload: false };
     InsideDevice::open(&config).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -108,7 +109,14 @@ pub(crate) fn an_interface_has_its_addresses_and_vanishes<E: Conforms>() {
 pub(crate) fn a_second_interface_takes_the_next_name<E: Conforms>() {
     namespace::enter(E::NAME, "a_second_interface_takes_the_next_name", || {
         let first = open();
-        let config = InsideConfig { name_hint: None, ipv4: [10, 6, 0, 1].into(), prefix: 24, ula: None, mtu: 1400, offload: false };
+        let config = InsideConfig {
+            name_hint: None,
+            ipv4: [10, 6, 0, 1].into(),
+            prefix: 24,
+            ula: None,
+            mtu: 1400,
+            offload: false,
+        };
         let second = InsideDevice::open(&config).unwrap();
         assert_eq!((&*first.name, &*second.name), ("mesh0", "mesh1"));
         drop(first);
