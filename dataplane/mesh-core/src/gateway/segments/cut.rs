@@ -1,9 +1,9 @@
 //! From inside to outside: the packets that a superpacket stands for.
 //!
-//! What Linux does when it segments in software (`tcp_gso_segment`, `__udp_gso_segment` and `inet_gso_segment`) is done here,
-//! one packet at a time, each written where it is wanted. A packet's checksum field holds the sum of its pseudo header, not
-//! complemented: it travels with [`CHECKSUM_PARTIAL`](mesh_wire::sealed::flags::CHECKSUM_PARTIAL), and the far side either asks
-//! its interface to go on from there, or calls [`complete`](super::complete).
+//! What Linux does when it segments in software (`tcp_gso_segment`, `__udp_gso_segment` and `inet_gso_segment`) is done
+//! here, one packet at a time, each written where it is wanted. A packet's checksum field holds the sum of its pseudo
+//! header, not complemented: it travels with [`CHECKSUM_PARTIAL`](mesh_wire::sealed::flags::CHECKSUM_PARTIAL), and the
+//! far side either asks its interface to go on from there, or calls [`complete`](super::complete).
 
 use super::checksum::{fold, sum};
 use super::layout::{HEADERS_MAX, Layout, Transport, double_word, put_word, tcp};
@@ -33,9 +33,10 @@ impl<'a> Cutter<'a> {
     /// Begins with `packet`, in front of which `header` was found.
     ///
     /// # Errors
-    /// [`DropReason::BadOffload`]: the header asks for no cut; or the packet is no whole TCP or UDP packet of the kind that it
-    /// says, is a fragment, has IPv6 extension headers or no payload; or the checksum is to be completed elsewhere than in its
-    /// transport header. Linux itself cuts TCP whose checksum was not left to be completed, and so does this; never UDP.
+    /// [`DropReason::BadOffload`]: the header asks for no cut; or the packet is no whole TCP or UDP packet of the kind
+    /// that it says, is a fragment, has IPv6 extension headers or no payload; or the checksum is to be completed
+    /// elsewhere than in its transport header. Linux itself cuts TCP whose checksum was not left to be completed, and
+    /// so does this; never UDP.
     pub(in crate::gateway) fn new(packet: &'a [u8], header: &VirtioHeader) -> Result<Self, DropReason> {
         let cut = header.cut.ok_or(DropReason::BadOffload)?;
         let layout = Layout::read(packet).ok_or(DropReason::BadOffload)?;
@@ -72,12 +73,6 @@ impl<'a> Cutter<'a> {
         self.payload.len().div_ceil(self.payload_bytes)
     }
 
-    /// Bytes of the packet of a number; zero where there is none of it. All but the last are as long as the first.
-    pub(in crate::gateway) fn packet_bytes(&self, number: usize) -> usize {
-        let left = self.payload.len().saturating_sub(number.saturating_mul(self.payload_bytes));
-        if left == 0 { 0 } else { self.layout.header_bytes + left.min(self.payload_bytes) }
-    }
-
     /// Bytes of the longest packet, which is the first.
     pub(in crate::gateway) fn longest(&self) -> usize {
         self.layout.header_bytes + self.payload_bytes
@@ -88,8 +83,8 @@ impl<'a> Cutter<'a> {
         self.segments() * self.layout.header_bytes + self.payload.len()
     }
 
-    /// Writes the next packet to the start of `out`, which must have room for it, and says how long it is. `None` after the
-    /// last.
+    /// Writes the next packet to the start of `out`, which must have room for it, and says how long it is. `None` after
+    /// the last.
     pub(in crate::gateway) fn write_next(&mut self, out: &mut [u8]) -> Option<usize> {
         let left = self.payload.len() - self.written;
         if left == 0 {

@@ -1,21 +1,25 @@
 //! From outside to inside: neighbours of one flow become one packet.
 //!
-//! What Linux does when it gathers what it receives (`tcp_gro_receive`, `udp_gro_receive_segment`, `inet_gro_flush`) is done
-//! here with the packets of one train, where they lie: the first one's headers are rewritten for all, and of the others the
-//! payload is named. One rule stands above: cut again, by this module or by Linux, each packet comes out as it was offered, with
-//! every byte of its headers, and a checksum that was partial is complete and right. So a packet joins only if
+//! What Linux does when it gathers what it receives (`tcp_gro_receive`, `udp_gro_receive_segment`, `inet_gro_flush`) is
+//! done here with the packets of one train, where they lie: the first one's headers are rewritten for all, and of the
+//! others the payload is named. One rule stands above: cut again, by this module or by Linux, each packet comes out as
+//! it was offered, with every byte of its headers, and a checksum that was partial is complete and right. So a packet
+//! joins only if
 //!
 //! - all that a cut copies is equal: addresses, ports, traffic class and flow label, time to live, DF, and of TCP the
 //!   acknowledgement, window, urgent pointer, flags and options, timestamps included;
-//! - all that a cut counts is next in order: the sequence number of TCP, and the identification of IPv4. Equal identifications,
-//!   which unconnected UDP sockets of Linux have, do not join: a virtio-net header cannot ask for them;
-//! - all that a cut computes is as it would be computed: the IPv4 header's checksum, and the transport's unless it is partial. A
-//!   packet whose checksum is wrong is passed on alone and unchanged, for whoever receives it to see;
-//! - the packet before was neither shorter than the first, nor had PSH or FIN, which a cut leaves to the last; it has no CWR,
-//!   which a cut leaves to the first; it has payload; it is no SYN, RST, fragment or urgent data, and has no IPv4 options.
+//! - all that a cut counts is next in order: the sequence number of TCP, and the identification of IPv4. Equal
+//!   identifications, which unconnected UDP sockets of Linux have, do not join: a virtio-net header cannot ask for
+//!   them;
+//! - all that a cut computes is as it would be computed: the IPv4 header's checksum, and the transport's unless it is
+//!   partial. A packet whose checksum is wrong is passed on alone and unchanged, for whoever receives it to see;
+//! - the packet before was neither shorter than the first, nor had PSH or FIN, which a cut leaves to the last; it has
+//!   no CWR, which a cut leaves to the first; it has payload; it is no SYN, RST, fragment or urgent data, and has no
+//!   IPv4 options.
 //!
-//! Several runs are open at a time, since several flows share a train. Within a flow, nothing overtakes: what does not join ends
-//! the run of its flow first, and what is no TCP or UDP packet ends all runs. Between flows there is no order to keep.
+//! Several runs are open at a time, since several flows share a train. Within a flow, nothing overtakes: what does not
+//! join ends the run of its flow first, and what is no TCP or UDP packet ends all runs. Between flows there is no order
+//! to keep.
 
 use std::ops::Range;
 
@@ -35,8 +39,8 @@ const DONT_FRAGMENT: u16 = 0x4000;
 
 /// Joins packets of one train at a time.
 ///
-/// [`Coalescer::offer`] takes each packet in the order in which they came, and [`Coalescer::finish`] must be called after the
-/// last one, before the train's buffer is used for anything else.
+/// [`Coalescer::offer`] takes each packet in the order in which they came, and [`Coalescer::finish`] must be called
+/// after the last one, before the train's buffer is used for anything else.
 #[derive(Debug)]
 pub(in crate::gateway) struct Coalescer {
     offloads: Offloads,
@@ -91,8 +95,8 @@ struct Packet<'a> {
 }
 
 impl Coalescer {
-    /// For an interface with `offloads`: what it does not take joined is delivered singly, and a partial checksum is completed
-    /// for one that takes none.
+    /// For an interface with `offloads`: what it does not take joined is delivered singly, and a partial checksum is
+    /// completed for one that takes none.
     pub(in crate::gateway) const fn new(offloads: Offloads) -> Self {
         Self { offloads, runs: [Run::CLOSED; RUNS_OPEN], opened: 0 }
     }
@@ -104,8 +108,8 @@ impl Coalescer {
     /// What is to be done is appended to `actions`, now or at a later call.
     ///
     /// # Errors
-    /// [`DropReason::BadOffload`]: marked partial, and not a whole TCP or UDP packet, or a fragment, or with IPv6 extension
-    /// headers.
+    /// [`DropReason::BadOffload`]: marked partial, and not a whole TCP or UDP packet, or a fragment, or with IPv6
+    /// extension headers.
     pub(in crate::gateway) fn offer(
         &mut self,
         train: &mut [u8],
@@ -254,8 +258,8 @@ impl Packet<'_> {
         ip && transport && self.payload_bytes() > 0
     }
 
-    /// Whether its checksums are as a cut computes them. Spelled otherwise (TCP's 0xffff for 0) they are not wrong, but they
-    /// would not come out again.
+    /// Whether its checksums are as a cut computes them. Spelled otherwise (TCP's 0xffff for 0) they are not wrong, but
+    /// they would not come out again.
     fn is_verified(&self) -> bool {
         let header = self.layout.v6 || word(self.bytes, 10) == ipv4_checksum(&self.bytes[..IPV4_BYTES]);
         header && (self.partial || word(self.bytes, self.layout.checksum_at()) == self.layout.checksum(self.bytes))

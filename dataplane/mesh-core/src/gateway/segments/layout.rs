@@ -61,8 +61,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Reads the headers. `None` for what is not TCP or UDP right behind the IP header (IPv4 options may lie between, IPv6
-    /// extension headers may not), for fragments, and where a length does not fit the bytes at hand.
+    /// Reads the headers. `None` for what is not TCP or UDP right behind the IP header (IPv4 options may lie between,
+    /// IPv6 extension headers may not), for fragments, and where a length does not fit the bytes at hand.
     pub(super) fn read(packet: &[u8]) -> Option<Self> {
         let (v6, protocol, transport_at) = match packet.first()? >> 4 {
             4 => {
@@ -138,8 +138,9 @@ impl Layout {
         &packet[self.transport_at..self.transport_at + 4]
     }
 
-    /// The sum of the pseudo header (RFC 9293, section 3.1, and RFC 8200, section 8.1) of such a packet whose transport header
-    /// and payload are `transport_bytes` long. Not complemented: this is what the field of a partial checksum holds.
+    /// The sum of the pseudo header (RFC 9293, section 3.1, and RFC 8200, section 8.1) of such a packet whose transport
+    /// header and payload are `transport_bytes` long. Not complemented: this is what the field of a partial checksum
+    /// holds.
     pub(super) fn pseudo_sum(&self, packet: &[u8], transport_bytes: usize) -> u16 {
         let addresses = u64::from(sum(self.addresses(packet)));
         fold(addresses + u64::from(self.transport.protocol()) + transport_bytes as u64)

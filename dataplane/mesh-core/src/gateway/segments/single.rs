@@ -6,10 +6,10 @@ use super::virtio::{Partial, VirtioHeader};
 use crate::drops::DropReason;
 use crate::seam::Offloads;
 
-/// From inside to outside: readies a packet, in front of which `header` without a cut was found, for its way. Answers whether
-/// it travels with [`CHECKSUM_PARTIAL`](mesh_wire::sealed::flags::CHECKSUM_PARTIAL); else its checksum is complete, and was
-/// completed here where the interface left that undone for something that the mark does not stand for: another protocol than
-/// TCP and UDP, or one behind IPv6 extension headers.
+/// From inside to outside: readies a packet, in front of which `header` without a cut was found, for its way. Answers
+/// whether it travels with [`CHECKSUM_PARTIAL`](mesh_wire::sealed::flags::CHECKSUM_PARTIAL); else its checksum is
+/// complete, and was completed here where the interface left that undone for something that the mark does not stand
+/// for: another protocol than TCP and UDP, or one behind IPv6 extension headers.
 ///
 /// The mark says that the far side is to find the transport by itself. What it does not read is the field: it may hold
 /// anything after [`mss::clamp`](crate::gateway::mss::clamp).
@@ -39,12 +39,13 @@ pub(in crate::gateway) fn complete(packet: &mut [u8]) -> Result<(), DropReason> 
     Ok(())
 }
 
-/// Outside to inside: readies a packet that is delivered alone, and says which header goes in front where the interface has
-/// offloads. `partial` tells whether it came with the mark. For packets of a train there is
+/// Outside to inside: readies a packet that is delivered alone, and says which header goes in front where the interface
+/// has offloads. `partial` tells whether it came with the mark. For packets of a train there is
 /// [`Coalescer`](super::Coalescer); this is for those that lie elsewhere.
 ///
 /// # Errors
-/// [`DropReason::BadOffload`]: marked, and not a whole TCP or UDP packet, or a fragment, or with IPv6 extension headers.
+/// [`DropReason::BadOffload`]: marked, and not a whole TCP or UDP packet, or a fragment, or with IPv6 extension
+/// headers.
 pub(in crate::gateway) fn arrive(
     packet: &mut [u8],
     partial: bool,

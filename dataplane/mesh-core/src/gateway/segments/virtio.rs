@@ -10,8 +10,8 @@
 use crate::drops::DropReason;
 use crate::seam::VIRTIO_BYTES;
 
-/// Flag: the checksum covers the pseudo header only, and is to be completed. Another one, that the checksum was found right
-/// (2), and those that may come are without meaning here, and are not read.
+/// Flag: the checksum covers the pseudo header only, and is to be completed. Another one, that the checksum was found
+/// right (2), and those that may come are without meaning here, and are not read.
 const NEEDS_CHECKSUM: u8 = 1;
 /// Kinds of packets that are several.
 const CUT_NONE: u8 = 0;

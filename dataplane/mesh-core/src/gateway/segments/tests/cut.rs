@@ -21,7 +21,6 @@ pub(super) fn cut(packet: &[u8], header: &VirtioHeader) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut out = vec![0xcc; longest + 3];
     while let Some(bytes) = cutter.write_next(&mut out) {
-        assert_eq!(bytes, cutter.packet_bytes(packets.len()));
         assert!(bytes <= longest);
         assert!(out[bytes..].len() >= 3);
         packets.push(out[..bytes].to_vec());
@@ -30,8 +29,6 @@ pub(super) fn cut(packet: &[u8], header: &VirtioHeader) -> Vec<Vec<u8>> {
     assert_eq!(packets.len(), count);
     assert_eq!(packets.iter().map(Vec::len).sum::<usize>(), total);
     assert_eq!(packets[0].len(), longest);
-    assert_eq!(cutter.packet_bytes(count), 0);
-    assert_eq!(cutter.packet_bytes(usize::MAX), 0);
     assert_eq!(cutter.write_next(&mut out), None);
     packets
 }

@@ -1,4 +1,5 @@
-//! Packets, and their segments, in the plainest way: every sum over 16-bit words, every packet from its first byte to its last.
+//! Packets, and their segments, in the plainest way: every sum over 16-bit words, every packet from its first byte to
+//! its last.
 
 use std::ops::Range;
 
@@ -109,7 +110,7 @@ impl Spec {
         if self.tcp {
             packet.extend_from_slice(&self.sequence.to_be_bytes());
             packet.extend_from_slice(&self.acknowledgement.to_be_bytes());
-            packet.extend_from_slice(&[0x50 + (self.options.len() as u8 / 4 << 4), self.flags]);
+            packet.extend_from_slice(&[0x50 + self.options.len() as u8 * 4, self.flags]);
             packet.extend_from_slice(&self.window.to_be_bytes());
             packet.extend_from_slice(&[0, 0]);
             packet.extend_from_slice(&self.urgent.to_be_bytes());
@@ -277,7 +278,7 @@ pub(super) fn delivered(train: &[u8], actions: &[Action]) -> Vec<(VirtioHeader, 
                 more += 1;
                 assert!(more <= Action::MORE_MAX);
             }
-            other => panic!("{other:?}"),
+            Action::Forward { .. } | Action::Send { .. } | Action::DeliverSlab { .. } => panic!("{action:?}"),
         }
     }
     let split = |bytes: Vec<u8>| (VirtioHeader::parse(&bytes).unwrap(), bytes[VIRTIO_BYTES..].to_vec());
