@@ -202,7 +202,7 @@ impl Start {
             seed: rand::random(),
         };
         let known = Around::new(outlet.outside(), &around);
-        let addresses = known.addresses.clone();
+        let (addresses, mtu) = (known.addresses.clone(), known.mtu);
         let (tcp, stream) = Tcp::open();
         let (events, ended) = (wakes.clone(), wakes.clone());
         let mut lines = LineBudget::default();
@@ -216,6 +216,7 @@ impl Start {
                 engine.add_inside(device).context("the engine does not take the virtual interface")?;
                 let now = clock::now();
                 let mut gateway = Gateway::new(GatewayConfig { sockets, ..config }, now);
+                gateway.set_outside_mtu(now, mtu);
                 gateway.network_changed(now, &addresses);
                 Ok(gateway)
             },
@@ -236,6 +237,7 @@ impl Start {
                         | Event::TransferSilent { .. }
                         | Event::TransferBack
                         | Event::StreamWanted(_)
+                        | Event::InsideMtu { .. }
                         | Event::OverTcp { .. }
                         | Event::TransferKeyChanged
                         | Event::VersionMismatch { .. }
@@ -278,7 +280,7 @@ impl Start {
         }
 
         let ways = Ways { outlet, around: known, tcp, mapping };
-        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, ways, token);
+        let mut life = Life::new(&options, &state, &worker.mailbox, wakes, ways, token, &interface);
         life.begin(&around);
         let outcome = life.keep(&woken);
         let (tcp, mapping) = life.end();

@@ -2,7 +2,7 @@
 //!
 //! 1. it is a whole IP packet from an address of ours to an address of the network;
 //! 2. its peer is found by address, and has a session, or the packet waits for one;
-//! 3. a SYN's maximum segment size is lowered to what the path carries;
+//! 3. it fits the path, whole or as two halves, or its sender is told what does;
 //! 4. header and packet are laid into the slab and sealed there, as one frame or as two halves.
 //!
 //! With a session there is no allocation and no change of state but counters.
@@ -11,15 +11,14 @@ use std::time::Duration;
 
 use mesh_wire::TAG_BYTES;
 use mesh_wire::frame::FrameType;
-use mesh_wire::half::{HALF_HEADER_BYTES, Half, cut};
+use mesh_wire::half::{Half, cut};
 use mesh_wire::sealed::{HEADER_BYTES, OVERHEAD_BYTES, SealedHeader, flags};
 
 use super::icmp::Complaint;
 use super::ip::{self, Inner, Whereto};
-use super::mss;
-use super::paths::Path;
+use super::paths::{Fit, Path};
 use super::peers::{Peer, QUEUED_PACKETS_MAX};
-use super::{Gateway, Outgoing};
+use super::{Gateway, Outgoing, tos};
 use crate::drops::DropReason;
 use crate::seam::{Action, Moment, Slab};
 use crate::session::keyring::Established;
@@ -77,25 +76,23 @@ impl Gateway {
             && let Some(path) = peer.path(&self.relay)
             && let Some(session) = peer.keyring.as_mut().and_then(|keyring| keyring.sealing())
         {
-            let inside_mtu = usize::from(self.outer.inside_mtu());
-            let fits = path.inner_bytes(self.outer);
-            mss::clamp(packet, &inner, fits);
             peer.unanswered_since.get_or_insert(now);
-            if packet.len() <= fits {
-                let sealed = seal(session, &path, 0, [packet, &[]], slab)?;
-                actions.push(sealed);
-                peer.paths.note_sent(1);
-            } else {
-                let first = cut(packet.len());
-                if packet.len() > inside_mtu || HALF_HEADER_BYTES + first > fits {
-                    let carried = inside_mtu.min(2 * (fits - HALF_HEADER_BYTES));
-                    self.complain(now, packet, &inner, Complaint::TooBig(u16::try_from(carried).unwrap_or(u16::MAX)));
+            match peer.paths.fit(&path, self.outer, packet) {
+                Fit::Whole => {
+                    let sealed = seal(session, &path, 0, tos::of(packet), [packet, &[]], slab)?;
+                    actions.push(sealed);
+                    peer.paths.note_sent(1);
+                }
+                Fit::Halves => {
+                    actions.push(seal_half(session, &path, peer.half_id, packet, false, slab)?);
+                    actions.push(seal_half(session, &path, peer.half_id, packet, true, slab)?);
+                    peer.half_id = peer.half_id.wrapping_add(1);
+                    peer.paths.note_sent(2);
+                }
+                Fit::TooBig(would) => {
+                    self.complain(now, packet, &inner, Complaint::TooBig(would));
                     return Err(DropReason::TooBig);
                 }
-                actions.push(seal_half(session, &path, peer.half_id, packet, false, slab)?);
-                actions.push(seal_half(session, &path, peer.half_id, packet, true, slab)?);
-                peer.half_id = peer.half_id.wrapping_add(1);
-                peer.paths.note_sent(2);
             }
             peer.traffic.packets_out += 1;
             peer.traffic.bytes_out += packet.len() as u64;
@@ -116,29 +113,22 @@ impl Gateway {
         loop {
             let peer = self.peers.get_mut(id)?;
             let path = peer.path(&self.relay)?;
-            let fits = path.inner_bytes(self.outer);
             let Peer { keyring, queue, half_id, traffic, unanswered_since, half_sent, paths, .. } = peer;
             let session = keyring.as_mut()?.sealing()?;
             let waiting = queue.front_mut()?;
             let packet = &mut waiting.bytes;
             let bytes = packet.len();
-            // It was parsed when it came.
-            let Ok(inner) = ip::parse(packet) else {
-                self.peers.dequeue(id);
-                continue;
-            };
-            mss::clamp(packet, &inner, fits);
             unanswered_since.get_or_insert(now);
             let second = std::mem::take(half_sent);
-            let action = if bytes <= fits {
-                seal(session, &path, 0, [packet, &[]], slab)
-            } else if HALF_HEADER_BYTES + cut(bytes) <= fits {
-                *half_sent = !second;
-                let action = seal_half(session, &path, *half_id, packet, second, slab);
-                *half_id = half_id.wrapping_add(u16::from(second));
-                action
-            } else {
-                Err(DropReason::TooBig)
+            let action = match paths.fit(&path, self.outer, packet) {
+                Fit::Whole => seal(session, &path, 0, tos::of(packet), [packet, &[]], slab),
+                Fit::Halves => {
+                    *half_sent = !second;
+                    let action = seal_half(session, &path, *half_id, packet, second, slab);
+                    *half_id = half_id.wrapping_add(u16::from(second));
+                    action
+                }
+                Fit::TooBig(_) => Err(DropReason::TooBig),
             };
             paths.note_sent(u32::from(action.is_ok()));
             if *half_sent && action.is_ok() {
@@ -178,14 +168,15 @@ fn seal_half(
     let bytes = u16::try_from(packet.len()).map_err(|_| DropReason::TooBig)?;
     let (flag, bytes_of_half) =
         if second { (flags::SECOND_HALF, second_bytes) } else { (flags::FIRST_HALF, first_bytes) };
-    seal(session, path, flag, [&Half::header(id, bytes), bytes_of_half], slab)
+    seal(session, path, flag, tos::of(packet), [&Half::header(id, bytes), bytes_of_half], slab)
 }
 
-/// Lays header and plaintext, given in two pieces, into the slab and seals them there.
+/// Lays header and plaintext, given in two pieces, into the slab and seals them there; they leave with this TOS byte.
 pub(super) fn seal(
     session: &mut Established,
     path: &Path,
     flags: u8,
+    tos: u8,
     plaintext: [&[u8]; 2],
     slab: &mut Slab<'_>,
 ) -> Result<Action, DropReason> {
@@ -208,5 +199,5 @@ pub(super) fn seal(
     body[one.len()..].copy_from_slice(two);
     let made: [u8; TAG_BYTES] = session.seal(counter, &header, body);
     tag.copy_from_slice(&made);
-    Ok(Action::Send { slab: slab.take(total), segment_bytes: total, to: path.endpoint, tos: 0 })
+    Ok(Action::Send { slab: slab.take(total), segment_bytes: total, to: path.endpoint, tos })
 }

@@ -29,6 +29,7 @@ mod ip;
 mod learn;
 mod local;
 mod mss;
+mod mtu;
 mod observe;
 mod outside;
 mod paths;
@@ -40,6 +41,7 @@ mod stream;
 mod tend;
 mod timers;
 mod told;
+mod tos;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -99,7 +101,7 @@ pub struct GatewayConfig {
     pub name: String,
     /// The sockets it sends by.
     pub sockets: Sockets,
-    /// The outer packet that paths are taken to carry.
+    /// The outer packet that paths are taken to carry, or whether that is to be found out.
     pub outer_bytes: OuterSize,
     /// Which paths may carry, to all peers but those in `pins`.
     pub path: PathChoice,
@@ -131,6 +133,7 @@ enum Outgoing {
 #[derive(Debug)]
 struct Held {
     from: Endpoint,
+    tos: u8,
     bytes: Box<[u8]>,
 }
 
@@ -143,6 +146,9 @@ pub struct Gateway {
     name: String,
     sockets: Sockets,
     outer: OuterSize,
+    /// The longest packet that our own network takes, in bytes.
+    outer_limit: u16,
+    inside_mtu: mtu::InsideMtu,
     rng: Generator,
     /// Counts our handshakes.
     hello_number: u64,
@@ -221,6 +227,8 @@ impl Gateway {
             name: addresses::shorten(name),
             sockets,
             outer: outer_bytes,
+            outer_limit: paths::OUTER_BYTES_USUAL,
+            inside_mtu: mtu::InsideMtu::new(outer_bytes.inside_mtu(), now),
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key, sockets.stream),
@@ -271,9 +279,9 @@ impl Gateway {
         self.events.pop_front()
     }
 
-    /// The MTU that the virtual interface should have, in bytes.
+    /// The MTU that the virtual interface should have at this moment, in bytes: [`Event::InsideMtu`] tells of each change.
     pub fn inside_mtu(&self) -> u16 {
-        self.outer.inside_mtu()
+        self.inside_mtu.bytes()
     }
 
     /// Our unique local IPv6 address; the network's prefix has 64 bits.
@@ -355,7 +363,7 @@ impl Node for Gateway {
         }
         match arrival.origin {
             Origin::Inside => self.handle_inside(now, bytes, arrival.segment_bytes, slab, actions),
-            Origin::Outside(from) => self.handle_outside(now, from, bytes, arrival.segment_bytes, slab, actions),
+            Origin::Outside(from) => self.handle_outside(now, from, arrival, bytes, slab, actions),
         }
     }
 
