@@ -10,4 +10,4 @@ mod imp;
 
 pub use imp::Inside;
 #[cfg(windows)]
-pub use imp::InsideConfig;
+pub use imp::{InsideConfig, set_mtu};

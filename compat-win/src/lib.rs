@@ -23,7 +23,7 @@ mod socket;
 pub use engine::{Config, Engine};
 pub use inside::Inside;
 #[cfg(windows)]
-pub use inside::InsideConfig;
+pub use inside::{InsideConfig, set_mtu};
 pub use ready::Waker;
 pub use slots::{Origin, Scratch, Train};
 

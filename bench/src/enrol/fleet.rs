@@ -375,6 +375,7 @@ impl Fleet {
                 | Event::ResolveTransfer
                 | Event::StreamWanted(_)
                 | Event::OpenSockets { .. }
+                | Event::InsideMtu { .. }
                 | Event::CloseSockets(_)
                 | Event::ObserverKeyWanted { .. }
                 | Event::OverTcp { .. } => continue,

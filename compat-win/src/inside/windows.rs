@@ -104,11 +104,25 @@ impl Inside {
     }
 }
 
+/// Sets the largest inner packet of the adapter `name`, in bytes, until the next restart.
+///
+/// # Errors
+/// What Windows said of one of the two families; the other one's is set all the same.
+pub fn set_mtu(name: &str, bytes: u16) -> io::Result<()> {
+    let set = |family: &str| {
+        netsh(&["interface", family, "set", "subinterface", name, &format!("mtu={bytes}"), "store=active"])
+    };
+    let (ipv4, ipv6) = (set("ipv4"), set("ipv6"));
+    ipv4.and(ipv6)
+}
+
 /// Adds an address until the next restart; the `tun` crate knows IPv4 only.
 fn add_ipv6(name: &str, address: Ipv6Addr, prefix: u8) -> io::Result<()> {
+    netsh(&["interface", "ipv6", "add", "address", name, &format!("{address}/{prefix}"), "store=active"])
+}
+
+fn netsh(line: &[&str]) -> io::Result<()> {
     let windows = std::env::var_os("SystemRoot").ok_or(io::ErrorKind::NotFound)?;
-    let status = Command::new(PathBuf::from(windows).join("System32").join("netsh.exe"))
-        .args(["interface", "ipv6", "add", "address", name, &format!("{address}/{prefix}"), "store=active"])
-        .status()?;
+    let status = Command::new(PathBuf::from(windows).join("System32").join("netsh.exe")).args(line).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("netsh ended with {status}"))) }
 }

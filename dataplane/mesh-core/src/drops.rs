@@ -129,6 +129,8 @@ reasons! {
     NotForUs = "not-for-us",
     /// A data frame with a flag that was not agreed upon.
     UnexpectedFlags = "unexpected-flags",
+    /// An inner packet whose outer one met congestion, of a sender that knows no marks of it: the loss tells it (RFC 6040).
+    Congestion = "congestion",
     /// Half a packet whose other half never came, or that makes no sense.
     HalfLost = "half-lost",
     /// A handshake by a key that does not hold the address it claims.

@@ -111,12 +111,17 @@ struct Mesh {
 impl Mesh {
     /// Everything goes by the relay.
     fn new() -> Self {
-        Self::with(PathChoice::Relay)
+        Self::with(PathChoice::Relay, OuterSize::Assumed)
+    }
+
+    /// Talking through the relay over paths that carry 1280 bytes.
+    fn narrow() -> Self {
+        Self::with(PathChoice::Relay, OuterSize::Fixed(1280))
     }
 
     /// Everything goes straight.
     fn direct() -> Self {
-        let mut mesh = Self::with(PathChoice::Auto);
+        let mut mesh = Self::with(PathChoice::Auto, OuterSize::Assumed);
         for _ in 0..500 {
             mesh.now = mesh.now + Duration::from_millis(10);
             mesh.transfer.handle_timeout(mesh.now);
@@ -132,7 +137,7 @@ impl Mesh {
         mesh
     }
 
-    fn with(path: PathChoice) -> Self {
+    fn with(path: PathChoice, outer_bytes: OuterSize) -> Self {
         let now = Moment::from_nanos(1_000_000_000_000);
         let config =
             TransferConfig { static_key: StaticKey::from_seed([200; 32]), boot: 1, ticket_key: [9; 32], seed: [1; 32] };
@@ -149,7 +154,7 @@ impl Mesh {
                 name: format!("gateway-{number}"),
                 sockets: Sockets { ipv4: Some(SocketId(0)), ..Sockets::default() },
                 offloads: Offloads::NONE,
-                outer_bytes: OuterSize::Assumed,
+                outer_bytes,
                 path,
                 pins: Vec::new(),
                 pinned_transfer_key: None,
@@ -303,15 +308,17 @@ fn relay_allocates_nothing() {
 #[test]
 fn packets_out_allocate_nothing() {
     for mesh in [Mesh::new(), Mesh::direct()] {
-        send_out(mesh);
+        send_out(mesh, 1);
     }
+    send_out(Mesh::narrow(), 2);
 }
 
-fn send_out(mut mesh: Mesh) {
+/// `frames`: of the longest packet that the interface takes.
+fn send_out(mut mesh: Mesh, frames: usize) {
     let before = mesh.gateways[0].drops().total();
     // Two halves of equal length.
     let longest = usize::from(mesh.gateways[0].inside_mtu()) & !1;
-    for (bytes, frames) in [(60, 1), (576, 1), (1100, 1), (longest, 2)] {
+    for (bytes, frames) in [(60, 1), (576, 1), (1100, 1), (longest, frames)] {
         for mixed in [false, true] {
             for round in 0..ROUNDS {
                 mesh.now = mesh.now + Duration::from_millis(1);
@@ -328,15 +335,17 @@ fn send_out(mut mesh: Mesh) {
 
 #[test]
 fn packets_in_allocate_nothing() {
-    take_in(Mesh::new(), transfer_address());
-    take_in(Mesh::direct(), gateway_address(0));
+    take_in(Mesh::new(), transfer_address(), 1);
+    take_in(Mesh::direct(), gateway_address(0), 1);
+    take_in(Mesh::narrow(), transfer_address(), 2);
 }
 
-fn take_in(mut mesh: Mesh, from: SocketAddr) {
+/// `frames`: of the longest packet that the interface takes.
+fn take_in(mut mesh: Mesh, from: SocketAddr, frames: usize) {
     let before = mesh.gateways[1].drops().total();
     // Two halves of equal length.
     let longest = usize::from(mesh.gateways[0].inside_mtu()) & !1;
-    for (bytes, frames) in [(60, 1), (576, 1), (1100, 1), (longest, 2)] {
+    for (bytes, frames) in [(60, 1), (576, 1), (1100, 1), (longest, frames)] {
         for round in 0..ROUNDS {
             mesh.now = mesh.now + Duration::from_millis(1);
             let mut train = mesh.sealed(&mut packets(TRAIN_DATAGRAMS, bytes, false), bytes);

@@ -207,7 +207,7 @@ impl Start {
             seed: rand::random(),
         };
         let known = Around::new(outlet.outside(), &around);
-        let addresses = known.addresses.clone();
+        let (addresses, mtu) = (known.addresses.clone(), known.mtu);
         let (tcp, stream) = Tcp::open();
         let (events, ended) = (wakes.clone(), wakes.clone());
         let partner = Partner::new();
@@ -229,6 +229,7 @@ impl Start {
                 added.context("the engine does not take the virtual interface")?;
                 let now = clock::now();
                 let mut gateway = Gateway::new(GatewayConfig { sockets, ..config }, now);
+                gateway.set_outside_mtu(now, mtu);
                 gateway.network_changed(now, &addresses);
                 if shares {
                     // Whoever waits for it is this thread's maker.
@@ -256,6 +257,7 @@ impl Start {
                         | Event::TransferSilent { .. }
                         | Event::TransferBack
                         | Event::StreamWanted(_)
+                        | Event::InsideMtu { .. }
                         | Event::OverTcp { .. }
                         | Event::TransferKeyChanged
                         | Event::VersionMismatch { .. }
@@ -308,7 +310,7 @@ impl Start {
         }
 
         let ways = Ways { outlet, around: known, tcp, mapping };
-        let mut life = Life::new(&options, &state, (&worker.mailbox, &partner), wakes, ways, token);
+        let mut life = Life::new(&options, &state, (&worker.mailbox, &partner), wakes, ways, token, &interface);
         life.begin(&around);
         let outcome = life.keep(&woken);
         let (tcp, mapping) = life.end();

@@ -36,6 +36,8 @@ pub struct Interface {
     pub multicast: bool,
     /// Whether it is the virtual interface of a gateway, this one or another.
     pub ours: bool,
+    /// The longest IP packet that it sends, in bytes; `None`: not known.
+    pub mtu: Option<u32>,
     /// Its addresses, in the system's order.
     pub networks: Vec<Network>,
 }

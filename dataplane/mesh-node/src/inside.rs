@@ -159,6 +159,20 @@ impl InsideDevice {
     }
 }
 
+/// Sets the MTU of the interface `name`, while it is open, in bytes.
+///
+/// # Errors
+/// What the system said; also when it would lose its IPv6 addresses by so small a value.
+pub fn set_mtu(name: &str, bytes: u16) -> io::Result<()> {
+    if u32::from(bytes) < MTU_IPV6_MIN {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "less than IPv6 needs"));
+    }
+    #[cfg(target_os = "linux")]
+    return sys::set_mtu(name, bytes).map(|()| linux::set_limits(name, bytes.into())).map_err(io::Error::from);
+    #[cfg(windows)]
+    return compat_win::set_mtu(name, bytes);
+}
+
 impl InsideConfig {
     fn check(&self) -> Result<(), InsideError> {
         if !(1..=32).contains(&self.prefix) {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A reader skips tags it does not know, so fields can be added; of a tag that is there twice the first counts. Tag 0 holds
-//! nothing but zeros: requests are [padded](Message::to_padded_vec) with it, so that no answer is longer than its request.
+//! nothing but zeros: requests are [padded](Message::to_padded_vec) with it, so that no answer is longer than its request, and
+//! probes of a path's size are as long as what they ask for.
 
 mod candidate;
 mod fields;
@@ -264,6 +265,19 @@ pub enum Message {
         /// Where the probe came from, as its receiver saw it.
         observed: SocketAddr,
     },
+    /// Does a datagram of this length pass? It is [padded](Message::to_vec_of) to the length that is asked for, and answered on the
+    /// path it came by. Whoever does not know it does not answer, and is sent what every path is taken to carry.
+    SizeProbe {
+        /// Echoed in the answer.
+        seq: u32,
+    },
+    /// It does.
+    SizeReply {
+        /// From the probe.
+        seq: u32,
+        /// Length of the datagram that the probe came as: what UDP carried, from the sealed frame's header to its tag.
+        bytes: u16,
+    },
     /// A gateway asks the transfer for leave to search for a peer behind a NAT that maps by destination: to send to ports of
     /// its public address that nobody has named.
     SearchRequest {
@@ -326,6 +340,8 @@ mod kind {
     pub(super) const CANDIDATES: u8 = 18;
     pub(super) const PATH_PROBE: u8 = 19;
     pub(super) const PATH_REPLY: u8 = 20;
+    pub(super) const SIZE_PROBE: u8 = 21;
+    pub(super) const SIZE_REPLY: u8 = 22;
     pub(super) const SEARCH_REQUEST: u8 = 24;
     pub(super) const SEARCH_GRANT: u8 = 25;
     pub(super) const SEARCH_REFUSED: u8 = 26;
@@ -414,6 +430,12 @@ impl Message {
             }
             Self::PathReply { seq, received, observed } => {
                 w.kind(kind::PATH_REPLY).number(tag::SEQ, *seq).number(tag::COUNT, *received).endpoint(*observed);
+            }
+            Self::SizeProbe { seq } => {
+                w.kind(kind::SIZE_PROBE).number(tag::SEQ, *seq);
+            }
+            Self::SizeReply { seq, bytes } => {
+                w.kind(kind::SIZE_REPLY).number(tag::SEQ, *seq).put(tag::BYTES, &bytes.to_be_bytes());
             }
             Self::SearchRequest { request, target } => {
                 w.kind(kind::SEARCH_REQUEST).number(tag::REQUEST, *request).target(*target);
@@ -531,6 +553,8 @@ impl Message {
             kind::PATH_REPLY => {
                 Self::PathReply { seq: f.number(tag::SEQ)?, received: f.number(tag::COUNT)?, observed: f.endpoint()? }
             }
+            kind::SIZE_PROBE => Self::SizeProbe { seq: f.number(tag::SEQ)? },
+            kind::SIZE_REPLY => Self::SizeReply { seq: f.number(tag::SEQ)?, bytes: f.bytes()? },
             kind::SEARCH_REQUEST => Self::SearchRequest { request: f.number(tag::REQUEST)?, target: f.target()? },
             kind::SEARCH_GRANT => {
                 Self::SearchGrant { request: f.number(tag::REQUEST)?, target: f.endpoint()?, seconds: f.seconds()? }

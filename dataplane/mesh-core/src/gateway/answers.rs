@@ -187,7 +187,7 @@ impl Answers {
         Some(*answer)
     }
 
-    /// Keeps a frame until the handshake ends. It came from the transfer (`relayed`), as also those may whose handshake goes
+    /// Keeps a frame and its TOS byte until the handshake ends. It came from the transfer (`relayed`), as also those may whose handshake goes
     /// straight, or from where the handshake comes from.
     pub(super) fn hold(
         &mut self,
@@ -195,7 +195,7 @@ impl Answers {
         index: u32,
         from: Endpoint,
         relayed: bool,
-        frame: &[u8],
+        (tos, frame): (u8, &[u8]),
     ) -> Result<(), DropReason> {
         let all = self.held;
         let answer = self.get_mut(place, index).ok_or(DropReason::UnknownSession)?;
@@ -208,7 +208,7 @@ impl Answers {
         if answer.held.len() >= HELD_PER_ANSWER_MAX || all >= HELD_MAX {
             return Err(DropReason::HeldFull);
         }
-        answer.held.push_back(Held { from, bytes: frame.into() });
+        answer.held.push_back(Held { from, tos, bytes: frame.into() });
         self.held += 1;
         Ok(())
     }

@@ -14,7 +14,12 @@ use crate::session::keyring::{Established, Slot};
 
 /// A control frame with `message`, padded if it is a request; `None` when the session is used up.
 pub(super) fn seal(session: &mut Established, route: Route, message: &Message) -> Option<Vec<u8>> {
-    seal_frame(session, route, FrameType::Control, &message.to_padded_vec())
+    seal_plaintext(session, route, &message.to_padded_vec())
+}
+
+/// The same with the bytes of a message, padded as they are to be.
+pub(super) fn seal_plaintext(session: &mut Established, route: Route, plaintext: &[u8]) -> Option<Vec<u8>> {
+    seal_frame(session, route, FrameType::Control, plaintext)
 }
 
 fn seal_frame(session: &mut Established, route: Route, frame: FrameType, plaintext: &[u8]) -> Option<Vec<u8>> {
@@ -91,6 +96,11 @@ impl Gateway {
             Some(Message::PathReply { seq, received, observed }) => {
                 self.handle_path_reply(now, id, straight, (seq, received), observed)
             }
+            Some(Message::SizeProbe { seq }) => {
+                self.handle_size_probe(id, straight, seq, plaintext.len());
+                Ok(())
+            }
+            Some(Message::SizeReply { seq, bytes }) => self.handle_size_reply(now, id, straight, (seq, bytes)),
             Some(Message::SearchBegin { request, endpoint }) => {
                 self.search_begun(now, id, request, endpoint);
                 Ok(())

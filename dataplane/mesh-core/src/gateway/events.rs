@@ -88,6 +88,12 @@ pub enum Event {
         /// Where the peer is, unless a relay forwards.
         endpoint: Option<SocketAddr>,
     },
+    /// Set the MTU of the virtual interface: the paths to peers in use carry more than before, or less for a while. At most one a
+    /// second.
+    InsideMtu {
+        /// In bytes, 1280 at least.
+        bytes: u16,
+    },
     /// Open so many more sockets for IPv4, bound and tied as the one there is but each to a port of the system's choice, and call
     /// [`super::Gateway::sockets_opened`] with those that could be; it is no failure if none could.
     OpenSockets {

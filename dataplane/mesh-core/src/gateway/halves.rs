@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mesh_wire::half::{Half, Part, cut};
 
+use super::tos;
 use crate::seam::Moment;
 
 /// Packets that wait for their other half.
@@ -27,6 +28,8 @@ struct Waiting {
     id: u16,
     packet_bytes: u16,
     part: Part,
+    /// The TOS byte it came with.
+    tos: u8,
     since: Moment,
     bytes: Vec<u8>,
 }
@@ -46,22 +49,27 @@ pub(super) struct Joiner {
 pub(super) enum Joined {
     /// Kept until the other one comes.
     Waits,
-    /// The packet is whole: so many bytes of `out`.
-    Whole(usize),
+    /// The packet is whole.
+    Whole {
+        /// So many bytes of `out`.
+        bytes: usize,
+        /// The TOS byte that both came with.
+        tos: u8,
+    },
     /// It is too long to be kept, or `out` is too short.
     Refused,
 }
 
 impl Joiner {
-    /// Takes a half of a packet from `peer`; when the other one was waiting, writes the packet to `out`.
-    pub(super) fn join(&mut self, now: Moment, peer: u32, half: &Half<'_>, out: &mut [u8]) -> Joined {
+    /// Takes a half of a packet from `peer`, which came with this TOS byte; when the other one was waiting, writes the packet to `out`.
+    pub(super) fn join(&mut self, now: Moment, peer: u32, half: &Half<'_>, tos: u8, out: &mut [u8]) -> Joined {
         self.expire(now);
         let other = self.waiting.iter().position(|waiting| {
             (waiting.peer, waiting.id, waiting.packet_bytes) == (peer, half.id, half.packet_bytes)
                 && waiting.part != half.part
         });
         let Some(other) = other.and_then(|at| self.waiting.remove(at)) else {
-            return self.keep(now, peer, half);
+            return self.keep(now, peer, half, tos);
         };
         let whole = usize::from(half.packet_bytes);
         let (first, second) = match half.part {
@@ -72,7 +80,7 @@ impl Joiner {
             Some(out) => {
                 out[..cut(whole)].copy_from_slice(first);
                 out[cut(whole)..].copy_from_slice(second);
-                Joined::Whole(whole)
+                Joined::Whole { bytes: whole, tos: tos::join(other.tos, tos) }
             }
             None => Joined::Refused,
         };
@@ -96,7 +104,7 @@ impl Joiner {
         self.waiting.len()
     }
 
-    fn keep(&mut self, now: Moment, peer: u32, half: &Half<'_>) -> Joined {
+    fn keep(&mut self, now: Moment, peer: u32, half: &Half<'_>, tos: u8) -> Joined {
         if half.bytes.len() > HALF_BYTES_MAX {
             return Joined::Refused;
         }
@@ -110,7 +118,7 @@ impl Joiner {
         bytes.clear();
         bytes.extend_from_slice(half.bytes);
         let (id, packet_bytes, part) = (half.id, half.packet_bytes, half.part);
-        self.waiting.push_back(Waiting { peer, id, packet_bytes, part, since: now, bytes });
+        self.waiting.push_back(Waiting { peer, id, packet_bytes, part, tos, since: now, bytes });
         Joined::Waits
     }
 

@@ -2,24 +2,23 @@
 //!
 //! 1. it is a whole IP packet from an address of ours to an address of the network;
 //! 2. its peer is found by address, and has a session, or the packet waits for one;
-//! 3. a SYN's maximum segment size is lowered to what the path carries;
-//! 4. it is [sealed](super::sealing) as one frame, as a train where it stands for many packets, or as two halves where it is longer
-//!    than the path carries.
+//! 3. it fits the path, whole or as two halves, or its sender is told what does;
+//! 4. it is [sealed](super::sealing) as one frame, as a train where it stands for many packets, or as two halves.
 //!
 //! With a session there is no allocation and no change of state but counters. Where the gateway has a [half](super::outbound) on a
 //! thread of its own for this, what comes here is the rest: what has no session yet, what is too long, what goes nowhere.
 
 use std::time::Duration;
 
-use mesh_wire::half::{HALF_HEADER_BYTES, Half, cut};
+use mesh_wire::half::{Half, cut};
 use mesh_wire::sealed::flags;
 
 use super::icmp::Complaint;
-use super::ip::{self, Inner, Whereto};
-use super::mss;
+use super::ip::{Inner, Whereto};
+use super::paths::Fit;
 use super::peers::{Peer, QUEUED_PACKETS_MAX};
-use super::sealing::{self, Packet, SealTo, seal_frame};
-use super::{Gateway, Outgoing};
+use super::sealing::{self, Packet, SealTo, Sealed, seal_frame};
+use super::{Gateway, Outgoing, tos};
 use crate::drops::DropReason;
 use crate::seam::{Action, Moment, Slab};
 
@@ -74,15 +73,16 @@ impl Gateway {
             && let Some(path) = peer.path(&self.relay)
             && let Some(session) = peer.keyring.as_mut().and_then(|keyring| keyring.sealing())
         {
-            let to = SealTo { sealer: session.sealer(), path: &path, fits: path.inner_bytes(self.outer) };
+            let to = SealTo { sealer: session.sealer(), path: &path, fits: peer.paths.whole_bytes(&path, self.outer) };
             peer.unanswered_since.get_or_insert(now);
             match sealing::seal(&to, &mut packet, slab, actions) {
-                Ok(frames) => {
+                Ok(Sealed { frames, longest }) => {
+                    peer.paths.note_whole(&path, longest);
                     peer.paths.note_sent(frames);
                     peer.traffic.packets_out += 1;
                     peer.traffic.bytes_out += packet.len() as u64;
                 }
-                Err(DropReason::TooBig) => self.seal_halves(now, id, &mut packet, slab, actions)?,
+                Err(DropReason::TooBig) => self.seal_each(now, id, &mut packet, slab, actions)?,
                 Err(reason) => return Err(reason),
             }
             self.peers.timers.by(id, if woken { now } else { now + TEND_INTERVAL });
@@ -102,8 +102,9 @@ impl Gateway {
         Ok(())
     }
 
-    /// Seals what is longer than the path carries in one piece, as two halves each. There is a session and a path.
-    fn seal_halves(
+    /// Seals what is longer than the path carries in one piece: each packet that it stands for by itself, as two halves where that is
+    /// to be. There is a session and a path.
+    fn seal_each(
         &mut self,
         now: Moment,
         id: u32,
@@ -112,27 +113,28 @@ impl Gateway {
         actions: &mut Vec<Action>,
     ) -> Result<(), DropReason> {
         let inner = *packet.inner();
-        let inside_mtu = usize::from(self.outer.inside_mtu());
         let mut scratch = std::mem::take(&mut self.scratch);
         let sealed = packet.each_complete(&mut scratch, |packet| {
             let Some(peer) = self.peers.get_mut(id) else { return Err(DropReason::TooManyPeers) };
             let path = peer.path(&self.relay).ok_or(DropReason::UnknownSession)?;
             let session = peer.keyring.as_mut().and_then(|keyring| keyring.sealing()).ok_or(DropReason::PastLimit)?;
-            let to = SealTo { sealer: session.sealer(), path: &path, fits: path.inner_bytes(self.outer) };
-            mss::clamp(packet, &inner, to.fits, false);
-            let frames = if packet.len() <= to.fits {
+            let to = SealTo { sealer: session.sealer(), path: &path, fits: usize::MAX };
+            let frames = match peer.paths.fit(&path, self.outer, packet) {
                 // The last of those that a longer packet stood for.
-                actions.push(seal_frame(&to, 0, [packet, &[]], slab)?);
-                1
-            } else if packet.len() > inside_mtu || HALF_HEADER_BYTES + cut(packet.len()) > to.fits {
-                let carried = inside_mtu.min(2 * (to.fits - HALF_HEADER_BYTES));
-                self.complain(now, packet, &inner, Complaint::TooBig(u16::try_from(carried).unwrap_or(u16::MAX)));
-                return Err(DropReason::TooBig);
-            } else {
-                actions.push(seal_half(&to, peer.half_id, packet, false, slab)?);
-                actions.push(seal_half(&to, peer.half_id, packet, true, slab)?);
-                peer.half_id = peer.half_id.wrapping_add(1);
-                2
+                Fit::Whole => {
+                    actions.push(seal_frame(&to, 0, tos::of(packet), [packet, &[]], slab)?);
+                    1
+                }
+                Fit::Halves => {
+                    actions.push(seal_half(&to, peer.half_id, packet, false, slab)?);
+                    actions.push(seal_half(&to, peer.half_id, packet, true, slab)?);
+                    peer.half_id = peer.half_id.wrapping_add(1);
+                    2
+                }
+                Fit::TooBig(would) => {
+                    self.complain(now, packet, &inner, Complaint::TooBig(would));
+                    return Err(DropReason::TooBig);
+                }
             };
             peer.paths.note_sent(frames);
             peer.traffic.packets_out += 1;
@@ -149,30 +151,23 @@ impl Gateway {
         loop {
             let peer = self.peers.get_mut(id)?;
             let path = peer.path(&self.relay)?;
-            let fits = path.inner_bytes(self.outer);
             let Peer { keyring, queue, half_id, traffic, unanswered_since, half_sent, paths, .. } = peer;
             let session = keyring.as_mut()?.sealing()?;
             let waiting = queue.front_mut()?;
             let packet = &mut waiting.bytes;
             let bytes = packet.len();
-            // It was parsed when it came.
-            let Ok(inner) = ip::parse(packet) else {
-                self.peers.dequeue(id);
-                continue;
-            };
-            let to = SealTo { sealer: session.sealer(), path: &path, fits };
-            mss::clamp(packet, &inner, fits, false);
+            let to = SealTo { sealer: session.sealer(), path: &path, fits: usize::MAX };
             unanswered_since.get_or_insert(now);
             let second = std::mem::take(half_sent);
-            let action = if bytes <= fits {
-                seal_frame(&to, 0, [packet, &[]], slab)
-            } else if HALF_HEADER_BYTES + cut(bytes) <= fits {
-                *half_sent = !second;
-                let action = seal_half(&to, *half_id, packet, second, slab);
-                *half_id = half_id.wrapping_add(u16::from(second));
-                action
-            } else {
-                Err(DropReason::TooBig)
+            let action = match paths.fit(&path, self.outer, packet) {
+                Fit::Whole => seal_frame(&to, 0, tos::of(packet), [packet, &[]], slab),
+                Fit::Halves => {
+                    *half_sent = !second;
+                    let action = seal_half(&to, *half_id, packet, second, slab);
+                    *half_id = half_id.wrapping_add(u16::from(second));
+                    action
+                }
+                Fit::TooBig(_) => Err(DropReason::TooBig),
             };
             paths.note_sent(u32::from(action.is_ok()));
             if *half_sent && action.is_ok() {
@@ -205,5 +200,5 @@ fn seal_half(to: &SealTo<'_>, id: u16, packet: &[u8], second: bool, slab: &mut S
     let bytes = u16::try_from(packet.len()).map_err(|_| DropReason::TooBig)?;
     let (flag, bytes_of_half) =
         if second { (flags::SECOND_HALF, second_bytes) } else { (flags::FIRST_HALF, first_bytes) };
-    seal_frame(to, flag, [&Half::header(id, bytes), bytes_of_half], slab)
+    seal_frame(to, flag, tos::of(packet), [&Half::header(id, bytes), bytes_of_half], slab)
 }

@@ -30,6 +30,7 @@ mod ip;
 mod learn;
 mod local;
 mod mss;
+mod mtu;
 mod observe;
 mod outbound;
 mod outside;
@@ -44,6 +45,7 @@ mod stream;
 mod tend;
 mod timers;
 mod told;
+mod tos;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -107,7 +109,7 @@ pub struct GatewayConfig {
     pub sockets: Sockets,
     /// What the virtual interface does by itself.
     pub offloads: Offloads,
-    /// The outer packet that paths are taken to carry.
+    /// The outer packet that paths are taken to carry, or whether that is to be found out.
     pub outer_bytes: OuterSize,
     /// Which paths may carry, to all peers but those in `pins`.
     pub path: PathChoice,
@@ -139,6 +141,7 @@ enum Outgoing {
 #[derive(Debug)]
 struct Held {
     from: Endpoint,
+    tos: u8,
     bytes: Box<[u8]>,
 }
 
@@ -152,6 +155,9 @@ pub struct Gateway {
     sockets: Sockets,
     outer: OuterSize,
     offloads: Offloads,
+    /// The longest packet that our own network takes, in bytes.
+    outer_limit: u16,
+    inside_mtu: mtu::InsideMtu,
     rng: Generator,
     /// Counts our handshakes.
     hello_number: u64,
@@ -237,6 +243,8 @@ impl Gateway {
             sockets,
             outer: outer_bytes,
             offloads,
+            outer_limit: paths::OUTER_BYTES_USUAL,
+            inside_mtu: mtu::InsideMtu::new(outer_bytes.inside_mtu(), now),
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key, sockets.stream),
@@ -290,9 +298,9 @@ impl Gateway {
         self.events.pop_front()
     }
 
-    /// The MTU that the virtual interface should have, in bytes.
+    /// The MTU that the virtual interface should have at this moment, in bytes: [`Event::InsideMtu`] tells of each change.
     pub fn inside_mtu(&self) -> u16 {
-        self.outer.inside_mtu()
+        self.inside_mtu.bytes()
     }
 
     /// Our unique local IPv6 address; the network's prefix has 64 bits.
@@ -374,7 +382,7 @@ impl Node for Gateway {
         }
         match arrival.origin {
             Origin::Inside => self.handle_inside(now, bytes, slab, actions),
-            Origin::Outside(from) => self.handle_outside(now, from, bytes, arrival.segment_bytes, slab, actions),
+            Origin::Outside(from) => self.handle_outside(now, from, arrival, bytes, slab, actions),
         }
     }
 

@@ -25,10 +25,11 @@ use super::halves::Joined;
 use super::indexes::Owner;
 use super::inside::TEND_INTERVAL;
 use super::ip::{self, Whereto};
+use super::paths::OUTER_BYTES_ASSUMED;
 use super::segments::arrive;
-use super::{Gateway, Held, Outgoing, addresses, mss};
+use super::{Gateway, Held, Outgoing, addresses, mss, tos};
 use crate::drops::DropReason;
-use crate::seam::{Action, Endpoint, Moment, Slab};
+use crate::seam::{Action, Arrival, Endpoint, Moment, Slab};
 use crate::session::keyring::{Refused, Slot};
 use crate::session::mac;
 
@@ -48,8 +49,8 @@ impl Gateway {
         &mut self,
         now: Moment,
         from: Endpoint,
+        arrival: &Arrival,
         train: &mut [u8],
-        stride: usize,
         slab: &mut Slab<'_>,
         actions: &mut Vec<Action>,
     ) {
@@ -57,7 +58,7 @@ impl Gateway {
             self.drops.count(DropReason::Empty);
             return;
         }
-        let stride = stride.max(1);
+        let (stride, tos) = (arrival.segment_bytes.max(1), arrival.tos);
         let beacons_alone = self.is_for_beacons(from.socket);
         if self.sockets.stream == Some(from.socket) && self.relay.check_bridge(&from).is_err() {
             return self.drops.count_many(DropReason::UnknownEndpoint, train.len().div_ceil(stride) as u64);
@@ -72,7 +73,7 @@ impl Gateway {
                     Err(DropReason::UnexpectedType)
                 }
                 FirstByte::Frame(FrameType::Data | FrameType::Control) => {
-                    self.open(now, &from, datagram, slab.free().get_mut(head..).unwrap_or_default())
+                    self.open(now, &from, tos, datagram, slab.free().get_mut(head..).unwrap_or_default())
                 }
                 FirstByte::Frame(frame) => self.handle_frame(now, &from, frame, datagram).map(|()| Opened::Nothing),
                 FirstByte::UnknownType => Err(DropReason::UnknownType),
@@ -112,7 +113,7 @@ impl Gateway {
         let head = self.offloads.header_bytes();
         let (frame, scratch) = slab.free().split_at_mut(frame_bytes);
         frame.copy_from_slice(&held.bytes);
-        let opened = self.open(now, &held.from, frame, scratch.get_mut(head..).unwrap_or_default());
+        let opened = self.open(now, &held.from, held.tos, frame, scratch.get_mut(head..).unwrap_or_default());
         match opened {
             Ok(Opened::Nothing) => None,
             Ok(Opened::Packet(range, partial)) => {
@@ -140,11 +141,12 @@ impl Gateway {
         }
     }
 
-    /// Opens a sealed frame in place. A packet that it completes the second half of is written to `scratch`.
+    /// Opens a sealed frame in place, which came with this TOS byte. A packet that it completes the second half of is written to `scratch`.
     fn open(
         &mut self,
         now: Moment,
         from: &Endpoint,
+        tos: u8,
         datagram: &mut [u8],
         scratch: &mut [u8],
     ) -> Result<Opened, DropReason> {
@@ -154,7 +156,7 @@ impl Gateway {
         let id = match self.indexes.owner(index) {
             Some(Owner::Session(id)) => id,
             Some(Owner::Answering(place)) => {
-                self.answers.hold(place, index, *from, straight.is_none(), datagram)?;
+                self.answers.hold(place, index, *from, straight.is_none(), (tos, datagram))?;
                 return Ok(Opened::Nothing);
             }
             Some(Owner::Control | Owner::Registering) => {
@@ -203,22 +205,23 @@ impl Gateway {
         };
         let Some(part) = part else {
             let partial = header.flags == flags::CHECKSUM_PARTIAL;
-            self.accept(now, id, &mut datagram[plaintext.clone()], partial)?;
+            self.accept(now, id, tos, &mut datagram[plaintext.clone()], partial)?;
             return Ok(Opened::Packet(plaintext, partial));
         };
         let half = Half::parse(part, &datagram[plaintext]).map_err(|_| DropReason::HalfLost)?;
-        match self.joiner.join(now, id, &half, scratch) {
+        match self.joiner.join(now, id, &half, tos, scratch) {
             Joined::Waits => Ok(Opened::Nothing),
-            Joined::Whole(bytes) => {
-                self.accept(now, id, &mut scratch[..bytes], false)?;
+            Joined::Whole { bytes, tos } => {
+                self.accept(now, id, tos, &mut scratch[..bytes], false)?;
                 Ok(Opened::Joined(bytes))
             }
             Joined::Refused => Err(DropReason::HalfLost),
         }
     }
 
-    /// Checks an inner packet from a peer, which then may be delivered.
-    fn accept(&mut self, now: Moment, id: u32, packet: &mut [u8], partial: bool) -> Result<(), DropReason> {
+    /// Checks an inner packet from a peer, which then may be delivered. Its outer one came with this TOS byte; `partial`: its checksum
+    /// covers the pseudo header only.
+    fn accept(&mut self, now: Moment, id: u32, tos: u8, packet: &mut [u8], partial: bool) -> Result<(), DropReason> {
         let inner = ip::parse(packet)?;
         let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownSession)?;
         if !self.network.belongs_to(inner.source, peer.ip4) {
@@ -227,8 +230,12 @@ impl Gateway {
         if self.network.whereto(inner.destination) != Whereto::Ourselves {
             return Err(DropReason::NotForUs);
         }
+        tos::combine(packet, tos)?;
+        // Only here: what a SYN announces is for packets that go from us to the peer, of which we know how long they may be.
         if let Some(path) = peer.path(&self.relay) {
-            mss::clamp(packet, &inner, path.inner_bytes(self.outer), partial);
+            mss::clamp(packet, &inner, peer.paths.segment_bytes(&path, self.outer), partial);
+        } else if let Some(path) = peer.relayed(&self.relay) {
+            mss::clamp(packet, &inner, path.inner_bytes(OUTER_BYTES_ASSUMED), partial);
         }
         let woken = peer.use_now(now);
         peer.traffic.packets_in += 1;

@@ -8,9 +8,9 @@ use mesh_wire::frame::FrameType;
 use mesh_wire::sealed::{COUNTER_AT, HEADER_BYTES, OVERHEAD_BYTES, SealedHeader, flags};
 
 use super::ip::{self, Inner};
-use super::mss;
 use super::paths::Path;
 use super::segments::{Cutter, VirtioHeader, complete, leave};
+use super::tos;
 use crate::drops::DropReason;
 use crate::seam::{Action, Offloads, Slab, VIRTIO_BYTES};
 use crate::session::sealer::Sealer;
@@ -86,7 +86,15 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Seals a packet as one frame, or as one train of the packets that it stands for. Answers how many frames that is.
+/// What a packet was sealed as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) frames: u32,
+    /// The longest inner packet in them, in bytes.
+    pub(super) longest: usize,
+}
+
+/// Seals a packet as one frame, or as one train of the packets that it stands for.
 ///
 /// # Errors
 /// [`DropReason::TooBig`] where the path does not carry it in one piece; others are the packet's fault, or there is no room.
@@ -95,28 +103,28 @@ pub(super) fn seal(
     packet: &mut Packet<'_>,
     slab: &mut Slab<'_>,
     actions: &mut Vec<Action>,
-) -> Result<u32, DropReason> {
+) -> Result<Sealed, DropReason> {
+    let tos = tos::of(packet.bytes);
     if packet.virtio.cut.is_some() {
         let cutter = Cutter::new(packet.bytes, &packet.virtio)?;
         if cutter.longest() > to.fits {
             return Err(DropReason::TooBig);
         }
-        let frames = cutter.segments();
-        actions.push(seal_train(to, cutter, slab)?);
-        return Ok(frames as u32);
+        let sealed = Sealed { frames: cutter.segments() as u32, longest: cutter.longest() };
+        actions.push(seal_train(to, tos, cutter, slab)?);
+        return Ok(sealed);
     }
     if packet.bytes.len() > to.fits {
         return Err(DropReason::TooBig);
     }
     let partial = leave(packet.bytes, &packet.virtio)?;
-    mss::clamp(packet.bytes, &packet.inner, to.fits, partial);
     let flags = if partial { flags::CHECKSUM_PARTIAL } else { 0 };
-    actions.push(seal_frame(to, flags, [packet.bytes, &[]], slab)?);
-    Ok(1)
+    actions.push(seal_frame(to, flags, tos, [packet.bytes, &[]], slab)?);
+    Ok(Sealed { frames: 1, longest: packet.bytes.len() })
 }
 
 /// Cuts a packet that stands for many while it is laid into the slab, and seals each.
-fn seal_train(to: &SealTo<'_>, mut cutter: Cutter<'_>, slab: &mut Slab<'_>) -> Result<Action, DropReason> {
+fn seal_train(to: &SealTo<'_>, tos: u8, mut cutter: Cutter<'_>, slab: &mut Slab<'_>) -> Result<Action, DropReason> {
     let segments = cutter.segments();
     let stride = OVERHEAD_BYTES + cutter.longest();
     let total = segments * OVERHEAD_BYTES + cutter.total_bytes();
@@ -134,13 +142,14 @@ fn seal_train(to: &SealTo<'_>, mut cutter: Cutter<'_>, slab: &mut Slab<'_>) -> R
         place.copy_from_slice(&tag);
         free = rest;
     }
-    Ok(Action::Send { slab: slab.take(total), segment_bytes: stride, to: to.path.endpoint, tos: 0 })
+    Ok(Action::Send { slab: slab.take(total), segment_bytes: stride, to: to.path.endpoint, tos })
 }
 
-/// Lays header and plaintext, given in two pieces, into the slab and seals them there.
+/// Lays header and plaintext, given in two pieces, into the slab and seals them there; they leave with this TOS byte.
 pub(super) fn seal_frame(
     to: &SealTo<'_>,
     flags: u8,
+    tos: u8,
     plaintext: [&[u8]; 2],
     slab: &mut Slab<'_>,
 ) -> Result<Action, DropReason> {
@@ -155,7 +164,7 @@ pub(super) fn seal_frame(
     body[..one.len()].copy_from_slice(one);
     body[one.len()..].copy_from_slice(two);
     tag.copy_from_slice(&to.sealer.seal(counter, &header, body));
-    Ok(Action::Send { slab: slab.take(total), segment_bytes: total, to: to.path.endpoint, tos: 0 })
+    Ok(Action::Send { slab: slab.take(total), segment_bytes: total, to: to.path.endpoint, tos })
 }
 
 fn header(to: &SealTo<'_>, flags: u8, counter: u64) -> [u8; HEADER_BYTES] {

@@ -236,6 +236,7 @@ impl Gateway {
             peer.has_session().then(|| (peer.used_at + IDLE_TIME).max(now + TEND_INTERVAL)),
             kept,
             if peer.has_session() { peer.paths.next_timeout(now, in_use, relay) } else { None },
+            if in_use { peer.paths.next_size_timeout(self.outer_limit) } else { None },
             if peer.has_session() { peer.exchange.next_timeout() } else { None },
         ];
         if let Some(at) = due.into_iter().flatten().min() {

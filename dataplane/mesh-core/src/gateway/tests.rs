@@ -15,6 +15,7 @@ mod recordings;
 mod registering;
 mod searching;
 mod sessions;
+mod sizes;
 mod sockets;
 mod straight;
 mod streams;

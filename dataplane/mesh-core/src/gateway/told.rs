@@ -120,6 +120,8 @@ impl Gateway {
             | Message::Presence { .. }
             | Message::PathProbe { .. }
             | Message::PathReply { .. }
+            | Message::SizeProbe { .. }
+            | Message::SizeReply { .. }
             | Message::SearchRequest { .. }
             | Message::SearchBegin { .. }
             | Message::SearchReady { .. } => return Err(DropReason::UnknownMessage),

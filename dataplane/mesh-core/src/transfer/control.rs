@@ -99,6 +99,8 @@ impl Transfer {
             | Message::Presence { .. }
             | Message::PathProbe { .. }
             | Message::PathReply { .. }
+            | Message::SizeProbe { .. }
+            | Message::SizeReply { .. }
             | Message::SearchGrant { .. }
             | Message::SearchRefused { .. }
             | Message::SearchBegin { .. }

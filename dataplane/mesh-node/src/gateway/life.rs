@@ -20,9 +20,10 @@ use super::partner::Partner;
 use super::sockets::{Exchanged, Outlet};
 use super::tcp::Tcp;
 use crate::config::GatewayOptions;
-use crate::iface::candidates::local_addresses;
+use crate::iface::candidates::{local_addresses, longest_packet};
 use crate::iface::watch::{DefaultRoute, Snapshot};
 use crate::iface::{self, Interface, Outside, Route};
+use crate::inside;
 use crate::log::{announce, announce_warning};
 use crate::mailbox::Mailbox;
 use crate::mapping;
@@ -85,6 +86,10 @@ pub(super) struct Life<'a, E: Make> {
     silence_due: Option<Instant>,
     /// The route that was told last.
     told_route: Option<Route>,
+    /// The virtual interface.
+    interface: &'a str,
+    /// Whether it was told that its MTU cannot be changed.
+    mtu_refused: bool,
 }
 
 impl<'a, E: Make> Life<'a, E> {
@@ -95,6 +100,7 @@ impl<'a, E: Make> Life<'a, E> {
         wakes: mpsc::Sender<Wake>,
         ways: Ways,
         token: StretchedToken,
+        interface: &'a str,
     ) -> Self {
         let Ways { outlet, around, tcp, mapping } = ways;
         tcp.target().set_places(outlet.places());
@@ -117,6 +123,8 @@ impl<'a, E: Make> Life<'a, E> {
             cause_told: false,
             silence_due: None,
             told_route: None,
+            interface,
+            mtu_refused: false,
         }
     }
 
@@ -193,10 +201,11 @@ impl<'a, E: Make> Life<'a, E> {
             return;
         }
         tracing::info!(addresses = %around, "the network outside has changed");
-        let addresses = around.addresses.clone();
+        let (addresses, mtu) = (around.addresses.clone(), around.mtu);
         self.around = around;
         self.look_after_mapping(true);
         self.mailbox.send(move |_, gateway: &mut Gateway, now| {
+            gateway.set_outside_mtu(now, mtu);
             gateway.network_changed(now, &addresses);
             Flow::Continue
         });
@@ -341,6 +350,7 @@ impl<'a, E: Make> Life<'a, E> {
                     "{trans} speaks wire versions {lowest} to {highest} and this gateway does not: bring both to one release"
                 ));
             }
+            Event::InsideMtu { bytes } => self.set_inside_mtu(bytes),
             Event::OpenSockets { count } => self.outlet.open_more(count, self.mailbox),
             Event::ObserverKeyWanted { port } => {
                 let key = ObserverKey::of(&NamespaceKeys::derive(&self.token, port, None));
@@ -356,6 +366,18 @@ impl<'a, E: Make> Life<'a, E> {
             }
         }
         Ok(())
+    }
+
+    /// Lets the virtual interface follow the paths. Where that is refused it stays, and what is too long for a path is told so.
+    fn set_inside_mtu(&mut self, bytes: u16) {
+        match inside::set_mtu(&self.interface, bytes) {
+            Ok(()) => tracing::info!(interface = self.interface, bytes, "the MTU follows what paths carry"),
+            // The next change may be one more back and forth: once is enough.
+            Err(error) if !std::mem::replace(&mut self.mtu_refused, true) => {
+                tracing::info!(interface = self.interface, bytes, %error, "the MTU cannot be changed");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Says that nothing comes back, unless it was told what is wrong.
@@ -384,12 +406,15 @@ pub(super) struct Around {
     pub(super) addresses: Vec<LocalAddress>,
     pub(super) ipv4: Option<DefaultRoute>,
     ipv6: Option<DefaultRoute>,
+    /// The longest IP packet that leaves by any of the interfaces, in bytes, as far as it is known.
+    pub(super) mtu: Option<u16>,
 }
 
 impl Around {
     pub(super) fn new(outside: &Outside, snapshot: &Snapshot) -> Self {
         let Snapshot { interfaces: _, ipv4, ipv6 } = snapshot;
-        Self { addresses: local_addresses(outside, snapshot), ipv4: *ipv4, ipv6: *ipv6 }
+        let mtu = longest_packet(outside, &snapshot.interfaces);
+        Self { addresses: local_addresses(outside, snapshot), ipv4: *ipv4, ipv6: *ipv6, mtu }
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn tell(event: &Event) {
         | Event::TransferKeyChanged
         | Event::VersionMismatch { .. }
         | Event::OpenSockets { .. }
+        | Event::InsideMtu { .. }
         | Event::CloseSockets(_)
         | Event::ObserverKeyWanted { .. } => {}
     }

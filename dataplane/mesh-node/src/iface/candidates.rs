@@ -44,6 +44,16 @@ pub fn local_addresses(outside: &Outside, snapshot: &Snapshot) -> Vec<LocalAddre
     found.into_iter().take(LOCAL_ADDRESSES_MAX).map(to_local).collect()
 }
 
+/// The longest IP packet that the chosen interface sends, or any of those that are up and may be used, in bytes; `None`: not known.
+pub fn longest_packet(outside: &Outside, interfaces: &[Interface]) -> Option<u16> {
+    let used = |interface: &&Interface| match outside {
+        Outside::Interface { name, .. } => interface.name == *name,
+        Outside::Routed => interface.up && !interface.loopback && !interface.ours && !interface.networks.is_empty(),
+    };
+    let longest = interfaces.iter().filter(used).filter_map(|interface| interface.mtu).max()?;
+    Some(u16::try_from(longest).unwrap_or(u16::MAX))
+}
+
 fn reaches_beyond_the_link(address: IpAddr) -> bool {
     let special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
     let link = match address {
@@ -73,6 +83,21 @@ mod tests {
         interfaces.push(interface(5, "mesh0", &["172.168.3.1/16", "fd11::1/64"]));
         interfaces.push(interface(6, "usb0", &["169.254.3.4/16", "10.0.0.7/8"]));
         Snapshot { interfaces, ipv4: None, ipv6: None }
+    }
+
+    #[test]
+    fn the_longest_packet_is_that_of_what_is_sent_by() {
+        let mut interfaces = machine();
+        let name = |name: &str| Outside::Interface { name: name.into(), preferred: None };
+        assert_eq!(longest_packet(&Outside::Routed, &interfaces), Some(1500), "the loopback is none");
+        interfaces[1].mtu = Some(1400);
+        assert_eq!(longest_packet(&name("ens3"), &interfaces), Some(1400));
+        assert_eq!(longest_packet(&Outside::Routed, &interfaces), Some(1500), "paths by others may carry more");
+        interfaces[1].mtu = Some(100_000);
+        assert_eq!(longest_packet(&name("ens3"), &interfaces), Some(u16::MAX));
+        interfaces[1].mtu = None;
+        assert_eq!(longest_packet(&name("ens3"), &interfaces), None);
+        assert_eq!(longest_packet(&name("gone"), &interfaces), None);
     }
 
     #[test]

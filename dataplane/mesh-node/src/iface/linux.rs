@@ -144,10 +144,11 @@ fn read_link(message: &Message<'_>) -> Option<Interface> {
     }
     let flags = read_u32(message.body, 8)?.cast_signed();
     let is = |flag: i32| flags & flag != 0;
-    let (mut name, mut kind) = (None, None);
+    let (mut name, mut kind, mut mtu) = (None, None, None);
     for (attribute, value) in Attributes(message.body.get(LINK_BYTES..)?) {
         match attribute {
             libc::IFLA_IFNAME => name = Some(String::from_utf8_lossy(text(value)).into_owned()),
+            libc::IFLA_MTU => mtu = read_u32(value, 0),
             libc::IFLA_LINKINFO => {
                 kind = Attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND).map(|(_, kind)| text(kind));
             }
@@ -161,6 +162,7 @@ fn read_link(message: &Message<'_>) -> Option<Interface> {
         loopback: is(libc::IFF_LOOPBACK),
         multicast: is(libc::IFF_MULTICAST),
         ours: kind == Some(TUN) && is_numbered(&name, OURS_PREFIX),
+        mtu,
         name,
         networks: Vec::new(),
     })

@@ -24,6 +24,7 @@ pub(crate) fn interface(index: u32, name: &str, networks: &[&str]) -> Interface 
         loopback: name == "lo",
         multicast: name != "lo",
         ours: name.starts_with(OURS_PREFIX),
+        mtu: Some(if name == "lo" { 65_536 } else { 1500 }),
         networks: networks.iter().map(|text| network(text)).collect(),
     }
 }

@@ -71,5 +71,6 @@ fn read(interface: netdev::Interface) -> Interface {
     let (up, loopback, multicast) =
         (interface.is_up() && interface.is_running(), interface.is_loopback(), interface.is_multicast());
     let name = interface.friendly_name.unwrap_or(interface.name);
-    Interface { index: interface.index, up, loopback, multicast, ours: name.starts_with(OURS_PREFIX), name, networks }
+    let ours = name.starts_with(OURS_PREFIX);
+    Interface { index: interface.index, up, loopback, multicast, ours, mtu: interface.mtu, name, networks }
 }

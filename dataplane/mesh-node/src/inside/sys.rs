@@ -1,4 +1,4 @@
-//! The ioctls that no crate offers.
+//! The ioctls that no crate offers, or only for a device that is its own.
 #![expect(unsafe_code, reason = "ioctls take pointers")]
 
 use std::net::Ipv6Addr;
@@ -16,6 +16,7 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(tunsetvnetle, libc::TUNSETVNETLE, libc::c_int);
     nix::ioctl_write_int_bad!(tunsetoffload, libc::TUNSETOFFLOAD);
     nix::ioctl_write_ptr_bad!(siocsifaddr6, libc::SIOCSIFADDR, libc::in6_ifreq);
+    nix::ioctl_write_ptr_bad!(siocsifmtu, libc::SIOCSIFMTU, libc::ifreq);
 }
 
 /// Makes `driver`, an open `/dev/net/tun`, a queue of the interface `name`, which is made if it is not there. `header`: with a
@@ -23,14 +24,27 @@ mod ioctl {
 pub(super) fn attach(driver: &impl AsFd, name: &str, header: bool) -> Result<(), Errno> {
     let header = if header { libc::IFF_VNET_HDR } else { 0 };
     let flags = libc::c_short::try_from(libc::IFF_TUN | libc::IFF_NO_PI | header).expect("the flags have 15 bits");
-    let mut request =
-        libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
+    let request = request(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags });
+    // SAFETY: the descriptor is open while it is borrowed; the kernel reads one `ifreq`, and the pointer is to one.
+    unsafe { ioctl::tunsetiff(driver.as_fd().as_raw_fd(), &raw const request) }.map(drop)
+}
+
+/// Sets the MTU of the interface `name`.
+pub(super) fn set_mtu(name: &str, bytes: u16) -> Result<(), Errno> {
+    let request = request(name, libc::__c_anonymous_ifr_ifru { ifru_mtu: i32::from(bytes) });
+    let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the socket is open while it is borrowed; the kernel reads one `ifreq`, and the pointer is to one.
+    unsafe { ioctl::siocsifmtu(control.as_raw_fd(), &raw const request) }.map(drop)
+}
+
+/// What is asked about the interface `name`.
+fn request(name: &str, asked: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
+    let mut request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: asked };
     // The last byte stays zero.
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
-    // SAFETY: the descriptor is open while it is borrowed; the kernel reads one `ifreq`, and the pointer is to one.
-    unsafe { ioctl::tunsetiff(driver.as_fd().as_raw_fd(), &raw const request) }.map(drop)
+    request
 }
 
 /// Sets the length of the header in front of each packet.

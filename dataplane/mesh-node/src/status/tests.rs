@@ -139,6 +139,7 @@ fn full_gateway() -> GatewayReport {
                     rtt_micros: Some(56_780),
                     jitter_micros: 500,
                     loss_permille: 250,
+                    mtu_bytes: 1500,
                 }],
                 search: Some(SearchState::Waiting),
                 packets_in: 401_504,

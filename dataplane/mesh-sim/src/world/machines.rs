@@ -177,6 +177,8 @@ impl World {
                             gateway.sockets_opened(self.now, &opened);
                             called = true;
                         }
+                        // Its inside takes whatever it is given.
+                        gateway::Event::InsideMtu { .. } => {}
                         gateway::Event::CloseSockets(closed) => {
                             for socket in closed {
                                 assert!(member.sockets.close(*socket), "socket {} is closed once", socket.0);

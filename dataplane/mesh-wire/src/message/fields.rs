@@ -32,6 +32,7 @@ pub(super) mod tag {
     pub(in crate::message) const MAPPING: u8 = 17;
     pub(in crate::message) const CANDIDATES: u8 = 18;
     pub(in crate::message) const COUNT: u8 = 19;
+    pub(in crate::message) const BYTES: u8 = 20;
     pub(in crate::message) const PORT: u8 = 30;
     /// One past the highest.
     pub(super) const END: usize = 31;
@@ -159,6 +160,10 @@ impl<'a> Fields<'a> {
 
     pub(super) fn seconds(&self) -> Result<u16, Malformed> {
         u16_at(self.exactly(tag::LEASE_SECONDS, 2)?, 0)
+    }
+
+    pub(super) fn bytes(&self) -> Result<u16, Malformed> {
+        u16_at(self.exactly(tag::BYTES, 2)?, 0)
     }
 
     /// A port, where there is one.

@@ -9,6 +9,7 @@
 //! | `Identity`, in a final | `Confirm`, `Close` |
 //! | `Probe` | `ProbeReply` |
 //! | `PathProbe` | `PathReply` |
+//! | `SizeProbe` | `SizeReply` |
 //! | `SearchRequest` | `SearchGrant`, `SearchRefused` |
 //! | `SearchBegin` | `SearchReady` |
 //!
@@ -37,6 +38,7 @@ const SLOT: usize = field(6);
 const ENDPOINT_MAX: usize = field(18);
 const REASON: usize = field(1);
 const LEASE_SECONDS: usize = field(2);
+const BYTES: usize = field(2);
 const PORT: usize = field(2);
 const NAME_MAX: usize = field(NAME_BYTES_MAX);
 const TICKET_MAX: usize = field(TICKET_BYTES_MAX);
@@ -51,6 +53,7 @@ const CONFIRM: usize = KIND + IP4;
 const CLOSE: usize = KIND + REASON;
 const PROBE_REPLY: usize = KIND + NUMBER;
 const PATH_REPLY_MAX: usize = KIND + NUMBER + NUMBER + ENDPOINT_MAX;
+const SIZE_REPLY: usize = KIND + NUMBER + BYTES;
 const SEARCH_GRANT_MAX: usize = KIND + NUMBER + ENDPOINT_MAX + LEASE_SECONDS;
 const SEARCH_REFUSED: usize = KIND + NUMBER + LEASE_SECONDS;
 const SEARCH_READY: usize = KIND + NUMBER + NUMBER;
@@ -65,6 +68,7 @@ impl Message {
             Self::Identity { .. } => max(CONFIRM, CLOSE),
             Self::Probe { .. } => PROBE_REPLY,
             Self::PathProbe { .. } => PATH_REPLY_MAX,
+            Self::SizeProbe { .. } => SIZE_REPLY,
             Self::SearchRequest { .. } => max(SEARCH_GRANT_MAX, SEARCH_REFUSED),
             Self::SearchBegin { .. } => SEARCH_READY,
             Self::Hello { .. }
@@ -82,6 +86,7 @@ impl Message {
             | Self::Candidates { .. }
             | Self::Presence { .. }
             | Self::PathReply { .. }
+            | Self::SizeReply { .. }
             | Self::SearchGrant { .. }
             | Self::SearchRefused { .. }
             | Self::SearchReady { .. } => 0,
@@ -91,16 +96,33 @@ impl Message {
     /// The message's bytes, and behind them zeros until they are as many as the longest answer has: how requests are sent.
     pub fn to_padded_vec(&self) -> Vec<u8> {
         let mut bytes = self.to_vec();
-        let missing = self.answer_bytes_max().saturating_sub(bytes.len());
-        if missing > 0 {
+        if self.answer_bytes_max() > bytes.len() {
             // The header of the field may be more than is missing.
-            let zeros = missing.saturating_sub(FIELD_HEADER_BYTES);
-            bytes.push(tag::PADDING);
-            bytes.extend_from_slice(&u16::try_from(zeros).expect("answers are far below 64 KiB").to_be_bytes());
-            bytes.resize(bytes.len() + zeros, 0);
+            let total = self.answer_bytes_max().max(bytes.len() + FIELD_HEADER_BYTES);
+            pad(&mut bytes, total);
         }
         bytes
     }
+
+    /// The message's bytes, and behind them zeros until they are `total`: how the size of a path is asked for. `None` where that is
+    /// too few for them, and for an answer, or more than one field holds.
+    pub fn to_vec_of(&self, total: usize) -> Option<Vec<u8>> {
+        let mut bytes = self.to_vec();
+        let zeros = total.checked_sub(bytes.len() + FIELD_HEADER_BYTES)?;
+        if total < self.answer_bytes_max() || zeros > usize::from(u16::MAX) {
+            return None;
+        }
+        pad(&mut bytes, total);
+        Some(bytes)
+    }
+}
+
+/// Appends a field of zeros, so that there are `total` bytes: at least as many more as its header has.
+fn pad(bytes: &mut Vec<u8>, total: usize) {
+    let zeros = total - bytes.len() - FIELD_HEADER_BYTES;
+    bytes.push(tag::PADDING);
+    bytes.extend_from_slice(&u16::try_from(zeros).expect("paddings are below 64 KiB").to_be_bytes());
+    bytes.resize(total, 0);
 }
 
 #[cfg(test)]
@@ -134,6 +156,7 @@ mod tests {
             Message::Identity { ip4: IP4_MAX, boot: 1 },
             Message::Probe { seq: 1 },
             Message::PathProbe { seq: 1, sent: 1 },
+            Message::SizeProbe { seq: 1 },
             Message::SearchRequest { request: 1, target: Target::Address(IP4_MAX) },
             Message::SearchBegin { request: 1, endpoint: SocketAddr::from((IP4_MAX, 1)) },
         ]
@@ -175,6 +198,7 @@ mod tests {
             }
             Message::Probe { .. } => vec![Message::ProbeReply { seq: 1 }],
             Message::PathProbe { .. } => vec![Message::PathReply { seq: 1, received: 1, observed }],
+            Message::SizeProbe { .. } => vec![Message::SizeReply { seq: 1, bytes: u16::MAX }],
             Message::SearchRequest { .. } => vec![
                 Message::SearchGrant { request: 1, target: observed, seconds: 1 },
                 Message::SearchRefused { request: 1, wait_seconds: 1 },
@@ -195,6 +219,7 @@ mod tests {
             | Message::Candidates { .. }
             | Message::Presence { .. }
             | Message::PathReply { .. }
+            | Message::SizeReply { .. }
             | Message::SearchGrant { .. }
             | Message::SearchRefused { .. }
             | Message::SearchReady { .. } => panic!("not a request: {request:?}"),
@@ -216,6 +241,19 @@ mod tests {
     fn padding_is_skipped_by_readers() {
         for request in requests() {
             assert_eq!(Message::decode(&request.to_padded_vec()), Ok(Some(request)));
+        }
+    }
+
+    #[test]
+    fn probes_of_a_size_are_exactly_as_long_as_asked() {
+        let probe = Message::SizeProbe { seq: 7 };
+        for total in [13, 14, 100, 1428, 8928, 65_000] {
+            let bytes = probe.to_vec_of(total).unwrap();
+            assert_eq!(bytes.len(), total);
+            assert_eq!(Message::decode(&bytes), Ok(Some(probe.clone())), "{total}");
+        }
+        for total in [0, 8, 10, 12, 70_000] {
+            assert_eq!(probe.to_vec_of(total), None, "{total}");
         }
     }
 

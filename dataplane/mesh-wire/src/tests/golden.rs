@@ -267,6 +267,8 @@ fn messages_have_these_bytes() {
             Message::PathReply { seq: 1, received: 4, observed: "192.0.2.1:4660".parse().unwrap() },
             "14  0e 0004 00000001  13 0004 00000004  06 0006 c00002011234".to_owned(),
         ),
+        (Message::SizeProbe { seq: 1 }, "15  0e 0004 00000001".to_owned()),
+        (Message::SizeReply { seq: 1, bytes: 1472 }, "16  0e 0004 00000001  14 0002 05c0".to_owned()),
         (
             Message::SearchRequest { request: 5, target: Target::Address(ip4) },
             "18  01 0004 00000005  03 0004 aca80301".to_owned(),
@@ -308,6 +310,7 @@ fn padded_requests_have_these_bytes() {
         (Message::Identity { ip4, boot: 1 }, "0d  03 0004 aca80301  02 0008 0000000000000001", None),
         (Message::Probe { seq: 1 }, "0f  0e 0004 00000001", None),
         (Message::PathProbe { seq: 1, sent: 5 }, "13  0e 0004 00000001  13 0004 00000005", Some(36 - 15 - 3)),
+        (Message::SizeProbe { seq: 1 }, "15  0e 0004 00000001", Some(13 - 8 - 3)),
         (
             Message::SearchRequest { request: 5, target: Target::Address(ip4) },
             "18  01 0004 00000005  03 0004 aca80301",

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::gateway::paths::Path;
-use crate::gateway::sealing::SealTo;
+use crate::gateway::sealing::{SealTo, Sealed};
 use crate::seam::SocketId;
 use crate::session::sealer::Sealer;
 
@@ -33,6 +33,8 @@ struct Counts {
     packets: AtomicU64,
     bytes: AtomicU64,
     frames: AtomicU64,
+    /// The longest inner packet, in bytes, since that was last looked at.
+    longest: AtomicUsize,
     /// Whether the gateway knows that it is in use.
     known: AtomicBool,
 }
@@ -43,6 +45,8 @@ pub(in crate::gateway) struct Tally {
     pub(in crate::gateway) packets: u64,
     pub(in crate::gateway) bytes: u64,
     pub(in crate::gateway) frames: u64,
+    /// The longest inner packet, in bytes.
+    pub(in crate::gateway) longest: usize,
 }
 
 impl Lane {
@@ -62,13 +66,16 @@ impl Lane {
         SealTo { sealer: &self.sealer, path: &self.path, fits: self.fits }
     }
 
-    /// Counts a packet of `bytes` that went as `frames`. Whether the gateway has to hear that the lane is in use.
-    pub(super) fn count(&self, frames: u32, bytes: usize) -> bool {
+    /// Counts a packet of `bytes`. Whether the gateway has to hear that the lane is in use.
+    pub(super) fn count(&self, sealed: Sealed, bytes: usize) -> bool {
         // One thread writes: an addition in two steps loses nothing. The order against `known` is what counts: whoever clears it
         // reads the counts once more afterwards.
         let counts = &self.counts;
         let add = |count: &AtomicU64, by: u64| count.store(count.load(Ordering::Relaxed) + by, Ordering::Relaxed);
-        add(&counts.frames, u64::from(frames));
+        add(&counts.frames, u64::from(sealed.frames));
+        if sealed.longest > counts.longest.load(Ordering::Relaxed) {
+            counts.longest.store(sealed.longest, Ordering::Relaxed);
+        }
         add(&counts.bytes, bytes as u64);
         counts.packets.fetch_add(1, Ordering::SeqCst);
         !counts.known.load(Ordering::SeqCst) && !counts.known.swap(true, Ordering::SeqCst)
@@ -112,12 +119,15 @@ impl Published {
     pub(super) fn read(&mut self) -> Tally {
         let counts = &self.counts;
         let packets = counts.packets.load(Ordering::SeqCst);
+        let longest = if packets > self.seen.packets { counts.longest.swap(0, Ordering::Relaxed) } else { 0 };
         let now = Tally {
+            longest,
             packets,
             bytes: counts.bytes.load(Ordering::Relaxed),
             frames: counts.frames.load(Ordering::Relaxed),
         };
         let tally = Tally {
+            longest,
             packets: now.packets - self.seen.packets,
             bytes: now.bytes - self.seen.bytes,
             frames: now.frames - self.seen.frames,

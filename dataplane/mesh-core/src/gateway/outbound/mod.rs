@@ -74,8 +74,8 @@ impl Outbound {
         }
         let Whereto::Peer(ip4) = self.network.whereto(inner.destination) else { return Err(DropReason::OutOfNetwork) };
         let lane = self.lanes.get(&ip4).ok_or(DropReason::UnknownSession)?;
-        let frames = sealing::seal(&lane.seal_to(), &mut packet, slab, actions)?;
-        if lane.count(frames, packet.len()) {
+        let sealed = sealing::seal(&lane.seal_to(), &mut packet, slab, actions)?;
+        if lane.count(sealed, packet.len()) {
             self.events.push_back(OutboundEvent::Sends(ip4));
         }
         Ok(())

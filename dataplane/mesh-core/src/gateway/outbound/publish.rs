@@ -52,7 +52,7 @@ impl Gateway {
             let ip4 = peer.ip4;
             return peer.take_published().map(|()| LaneChange { ip4, lane: None });
         };
-        let to = SealTo { sealer: session.sealer(), path, fits: path.inner_bytes(outer) };
+        let to = SealTo { sealer: session.sealer(), path, fits: peer.paths.whole_bytes(path, outer) };
         if peer.published.as_ref().is_some_and(|published| published.is(&to)) {
             return None;
         }
@@ -109,6 +109,7 @@ impl Peer {
         let path = published.path;
         // Frames are counted modulo 2^32.
         self.paths.note_sent_on(&path, tally.frames as u32);
+        self.paths.note_whole(&path, tally.longest);
         self.traffic.packets_out += tally.packets;
         self.traffic.bytes_out += tally.bytes;
         tally

@@ -65,6 +65,15 @@ impl Gauge {
         self.sent = self.sent.wrapping_add(frames);
     }
 
+    /// Notes a frame that was sent at `at`, now that it has arrived: what it said of the frames before them, probes that left later
+    /// said without it.
+    pub(in crate::gateway) fn note_sent_at(&mut self, at: Moment) {
+        self.note_sent(1);
+        for probe in self.outstanding.iter_mut().filter(|probe| probe.at > at) {
+            probe.sent = probe.sent.wrapping_add(1);
+        }
+    }
+
     /// Notes a frame that came by the path.
     pub(in crate::gateway) fn note_received(&mut self) {
         self.received = self.received.wrapping_add(1);

@@ -4,6 +4,7 @@
 //! - `gauge.rs`: what is known of how well a path carries;
 //! - `table.rs`: the paths of one peer, when each is probed, and which one carries;
 //! - `probing.rs`: probes and their answers;
+//! - `size.rs`: how long the packets are that a path carries;
 //! - `search.rs` with `ports.rs`: peers whose NAT shows nobody a place that is good for others.
 //!
 //! A path counts only after a probe on it was answered on it, under the keys of the session. While it carries traffic it is
@@ -29,6 +30,7 @@ pub(super) use self::budget::Unproven;
 pub(super) use self::candidates::{Candidates, Exchange, is_place};
 pub(super) use self::search::{PeerSearch, Search};
 pub use self::search::{SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState};
+pub(super) use self::size::{Fit, INSIDE_BYTES_MIN, OUTER_BYTES_USUAL};
 use self::size::{IPV4_UDP_BYTES, IPV6_UDP_BYTES};
 pub use self::size::{OUTER_BYTES_ASSUMED, OuterSize};
 pub(super) use self::table::Paths;
@@ -109,10 +111,10 @@ impl Path {
         Self { kind, endpoint, route: Route::DIRECT }
     }
 
-    /// The longest inner packet that travels in one piece, in bytes.
-    pub(super) const fn inner_bytes(&self, outer: OuterSize) -> usize {
+    /// The longest inner packet that travels in one outer packet of `outer` bytes, in bytes.
+    pub(super) const fn inner_bytes(&self, outer: u16) -> usize {
         let headers = if self.endpoint.remote.is_ipv4() { IPV4_UDP_BYTES } else { IPV6_UDP_BYTES };
-        outer.bytes() as usize - headers - OVERHEAD_BYTES
+        (outer as usize).saturating_sub(headers + OVERHEAD_BYTES)
     }
 }
 
@@ -133,4 +135,7 @@ pub struct PathStatus {
     pub jitter_micros: u64,
     /// Frames lost of a thousand on the way to the peer, of late.
     pub loss_permille: u16,
+    /// The longest IP packet that it is known to carry to the peer, IP and UDP headers included, in bytes: what every path is assumed
+    /// to carry, until it has proven more; or what the user has set.
+    pub mtu_bytes: u16,
 }

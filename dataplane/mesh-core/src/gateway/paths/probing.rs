@@ -28,6 +28,7 @@ impl Gateway {
         for id in self.peers.ids() {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.paths.try_all(now);
+                peer.paths.forget_sizes();
                 self.peers.timers.by(id, now);
             }
         }
@@ -122,6 +123,7 @@ impl Gateway {
             self.send_by(id, way, &Message::PathProbe { seq, sent });
         }
         self.review_paths(now, id);
+        self.tend_size(now, id);
         self.consider_search(now, id);
     }
 
@@ -289,6 +291,7 @@ impl Gateway {
             Way::Straight(path) => Some(path),
         };
         let Some(path) = path else { return };
+        // The probe has counted itself.
         if !matches!(message, Message::PathProbe { .. }) {
             let straight = (path.kind != PathKind::Relay).then_some(&path.endpoint);
             peer.paths.note_sent_to(straight);

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::gauge::Gauge;
-use super::{Path, PathChoice, PathKind};
+use super::size::Size;
+use super::{OuterSize, Path, PathChoice, PathKind};
 use crate::gateway::addresses::same;
 use crate::seam::{Endpoint, Moment, SocketId};
 
@@ -67,6 +68,7 @@ struct Straight {
     next_at: Moment,
     /// Answers in a row that it needs to carry.
     needed: u32,
+    size: Size,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ pub(in crate::gateway) struct Paths {
     /// Which of them carries; `None`: the relay.
     carries: Option<usize>,
     relay: Gauge,
+    relay_size: Size,
     relay_next_at: Moment,
     /// A path that is better than the one that carries, and since when.
     better: Option<(Option<usize>, Moment)>,
@@ -149,6 +152,7 @@ impl Paths {
             straight: Vec::new(),
             carries: None,
             relay: Gauge::default(),
+            relay_size: Size::default(),
             relay_next_at: now,
             better: None,
             changed_at: None,
@@ -297,8 +301,15 @@ impl Paths {
         if self.straight.len() == STRAIGHT_MAX && !self.make_room() {
             return;
         }
-        let gauge = Gauge::default();
-        self.straight.push(Straight { path, gauge, stage: Stage::Untried(0), next_at: now, needed: NEEDED_FIRST });
+        let (gauge, size) = (Gauge::default(), Size::default());
+        self.straight.push(Straight {
+            path,
+            gauge,
+            stage: Stage::Untried(0),
+            next_at: now,
+            needed: NEEDED_FIRST,
+            size,
+        });
         self.round_at.get_or_insert(now + ROUND_FIRST);
     }
 
@@ -484,9 +495,9 @@ impl Paths {
         due.chain(silent).chain(round).chain(relay).chain(relay_silent).chain(better).min()
     }
 
-    /// All paths as status shows them; the relay is at `relay`.
-    pub(in crate::gateway) fn status(&self, relay: Option<&Path>) -> Vec<super::PathStatus> {
-        let shown = |path: &Path, gauge: &Gauge, active: bool, proven: bool| super::PathStatus {
+    /// All paths as status shows them; the relay is at `relay`, and `outer` what paths are taken to carry.
+    pub(in crate::gateway) fn status(&self, relay: Option<&Path>, outer: OuterSize) -> Vec<super::PathStatus> {
+        let shown = |path: &Path, gauge: &Gauge, size: &Size, active: bool, proven: bool| super::PathStatus {
             kind: path.kind,
             endpoint: Some(path.endpoint.remote),
             active,
@@ -494,11 +505,13 @@ impl Paths {
             rtt_micros: gauge.round_trip().map(micros),
             jitter_micros: micros(gauge.jitter()),
             loss_permille: (gauge.loss() * 1e3).round() as u16,
+            mtu_bytes: size.shown(path, outer),
         };
-        let relay = relay.map(|path| shown(path, &self.relay, self.carries.is_none(), self.relay.streak() > 0));
+        let relay = relay
+            .map(|path| shown(path, &self.relay, &self.relay_size, self.carries.is_none(), self.relay.streak() > 0));
         let straight = self.straight.iter().enumerate().map(|(place, straight)| {
             let proven = straight.stage == Stage::Proven;
-            shown(&straight.path, &straight.gauge, self.carries == Some(place), proven)
+            shown(&straight.path, &straight.gauge, &straight.size, self.carries == Some(place), proven)
         });
         relay.into_iter().chain(straight).collect()
     }
@@ -507,6 +520,28 @@ impl Paths {
     pub(in crate::gateway) fn is_alive(&self, now: Moment, time: Duration) -> bool {
         let answered = self.carries.and_then(|place| self.straight[place].gauge.answered_at());
         answered.is_some_and(|at| now.since(at) < time)
+    }
+
+    /// The size of the path that carries.
+    pub(super) fn size(&self) -> &Size {
+        self.carries.map_or(&self.relay_size, |place| &self.straight[place].size)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn size_mut(&mut self) -> &mut Size {
+        self.carries.map_or(&mut self.relay_size, |place| &mut self.straight[place].size)
+    }
+
+    /// The size of the path to an endpoint of the peer or by the relay, and how well that path carries.
+    pub(super) fn size_of(&mut self, from: Option<&Endpoint>) -> Option<(&mut Size, &mut Gauge)> {
+        let Some(from) = from else { return Some((&mut self.relay_size, &mut self.relay)) };
+        let straight = self.find(from).map(|place| &mut self.straight[place])?;
+        Some((&mut straight.size, &mut straight.gauge))
+    }
+
+    /// The sizes of all paths.
+    pub(super) fn sizes_mut(&mut self) -> impl Iterator<Item = &mut Size> {
+        self.straight.iter_mut().map(|straight| &mut straight.size).chain([&mut self.relay_size])
     }
 
     /// What carries, measured.

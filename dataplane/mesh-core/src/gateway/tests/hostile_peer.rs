@@ -32,7 +32,7 @@ struct Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let random = || prop::collection::vec(any::<u8>(), 0..60);
     let half = (0_u8..3).prop_map(|id| [vec![0, id, 0, 20], vec![0x45; 10]].concat());
-    let message = (0_u8..20, random()).prop_map(|(kind, rest)| [vec![kind], rest].concat());
+    let message = (0_u8..24, random()).prop_map(|(kind, rest)| [vec![kind], rest].concat());
     let plaintext =
         prop_oneof![Just(ping(1, 2, 3)), Just(udp6(1, 2, 200)), Just(syn6()), random(), half, message.clone(), message];
     let changes = prop::collection::vec((any::<usize>(), any::<u8>()), 0..6);

@@ -112,8 +112,8 @@ proptest! {
             halves.reverse();
         }
         let (mut joiner, mut out) = (Joiner::default(), [0; 4000]);
-        prop_assert_eq!(joiner.join(NOW, 1, &halves[0], &mut out), Joined::Waits);
-        prop_assert_eq!(joiner.join(NOW, 1, &halves[1], &mut out), Joined::Whole(packet.len()));
+        prop_assert_eq!(joiner.join(NOW, 1, &halves[0], 0, &mut out), Joined::Waits);
+        prop_assert_eq!(joiner.join(NOW, 1, &halves[1], 0, &mut out), Joined::Whole { bytes: packet.len(), tos: 0 });
         prop_assert_eq!(&out[..packet.len()], &packet[..]);
         prop_assert_eq!(joiner.len(), 0);
     }
@@ -124,10 +124,10 @@ fn joiner_is_bounded_in_number_and_time() {
     let mut joiner = Joiner::default();
     let half = |id| Half { part: Part::First, id, packet_bytes: 4, bytes: &[1, 2] };
     for id in 0..1000 {
-        joiner.join(NOW, u32::from(id), &half(id), &mut []);
+        joiner.join(NOW, u32::from(id), &half(id), 0, &mut []);
     }
     assert_eq!((joiner.len(), joiner.lost()), (JOINS_MAX, 1000 - JOINS_MAX as u64));
-    joiner.join(NOW + Duration::from_secs(2), 1, &half(0), &mut []);
+    joiner.join(NOW + Duration::from_secs(2), 1, &half(0), 0, &mut []);
     assert_eq!(joiner.len(), 1);
 }
 
@@ -136,12 +136,12 @@ fn halves_of_one_peer_do_not_push_out_those_of_another() {
     let (mut joiner, mut out) = (Joiner::default(), [0; 10]);
     let first = |id| Half { part: Part::First, id, packet_bytes: 4, bytes: &[1, 2] };
     let second = Half { part: Part::Second, id: 7, packet_bytes: 4, bytes: &[3, 4] };
-    joiner.join(NOW, 1, &first(7), &mut out);
+    joiner.join(NOW, 1, &first(7), 0, &mut out);
     for id in 0..100 {
-        joiner.join(NOW, 2, &first(id), &mut out);
+        joiner.join(NOW, 2, &first(id), 0, &mut out);
     }
     assert_eq!(joiner.len(), 1 + JOINS_PER_PEER_MAX);
-    assert_eq!(joiner.join(NOW, 1, &second, &mut out), Joined::Whole(4));
+    assert_eq!(joiner.join(NOW, 1, &second, 0, &mut out), Joined::Whole { bytes: 4, tos: 0 });
     joiner.forget(2);
     assert_eq!(joiner.len(), 0, "they go with the peer's sessions");
 }
@@ -151,11 +151,11 @@ fn halves_of_different_peers_or_packets_do_not_join() {
     let (mut joiner, mut out) = (Joiner::default(), [0; 10]);
     let first = Half { part: Part::First, id: 1, packet_bytes: 4, bytes: &[1, 2] };
     let second = Half { part: Part::Second, id: 1, packet_bytes: 4, bytes: &[3, 4] };
-    assert_eq!(joiner.join(NOW, 1, &first, &mut out), Joined::Waits);
-    assert_eq!(joiner.join(NOW, 2, &second, &mut out), Joined::Waits);
-    assert_eq!(joiner.join(NOW, 1, &Half { id: 2, ..second }, &mut out), Joined::Waits);
-    assert_eq!(joiner.join(NOW, 1, &first, &mut out), Joined::Waits);
-    assert_eq!(joiner.join(NOW, 1, &second, &mut out), Joined::Whole(4));
+    assert_eq!(joiner.join(NOW, 1, &first, 0, &mut out), Joined::Waits);
+    assert_eq!(joiner.join(NOW, 2, &second, 0, &mut out), Joined::Waits);
+    assert_eq!(joiner.join(NOW, 1, &Half { id: 2, ..second }, 0, &mut out), Joined::Waits);
+    assert_eq!(joiner.join(NOW, 1, &first, 0, &mut out), Joined::Waits);
+    assert_eq!(joiner.join(NOW, 1, &second, 0, &mut out), Joined::Whole { bytes: 4, tos: 0 });
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use mesh_wire::frame::{self, FirstByte, FrameType};
+
 use super::streams::{self, Streams};
 use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use crate::node::Node;
@@ -23,6 +25,7 @@ pub(crate) struct Datagram {
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) tos: u8,
 }
 
 impl Datagram {
@@ -91,23 +94,27 @@ pub(crate) struct World {
     pub(crate) woken: u32,
     /// So many of the next jobs find no thread that has time.
     pub(crate) overloaded: u32,
+    /// The longest IP packet that passes, in bytes: what is longer vanishes.
+    pub(crate) carries: usize,
+    /// Whether frames with packets may vanish so, too.
+    pub(crate) may_vanish: bool,
     slab: Vec<u8>,
 }
 
 /// What a node asked for.
 #[derive(Default)]
 pub(crate) struct Output {
-    sent: Vec<(Endpoint, Vec<u8>)>,
+    sent: Vec<(Endpoint, Vec<u8>, u8)>,
     delivered: Vec<Vec<u8>>,
 }
 
 fn carry_out(action: Action, train: &[u8], slab: &[u8], output: &mut Output) {
     match action {
-        Action::Forward { bytes, segment_bytes, to, .. } => {
-            output.sent.extend(train[bytes].chunks(segment_bytes).map(|one| (to, one.to_vec())));
+        Action::Forward { bytes, segment_bytes, to, tos } => {
+            output.sent.extend(train[bytes].chunks(segment_bytes).map(|one| (to, one.to_vec(), tos)));
         }
-        Action::Send { slab: range, segment_bytes, to, .. } => {
-            output.sent.extend(slab[range].chunks(segment_bytes).map(|one| (to, one.to_vec())));
+        Action::Send { slab: range, segment_bytes, to, tos } => {
+            output.sent.extend(slab[range].chunks(segment_bytes).map(|one| (to, one.to_vec(), tos)));
         }
         Action::Deliver { bytes } => output.delivered.push(train[bytes].to_vec()),
         Action::DeliverMore { bytes } => {
@@ -173,6 +180,8 @@ impl World {
             capture: None,
             woken: 0,
             overloaded: 0,
+            carries: 1280,
+            may_vanish: false,
             slab: vec![0; Slab::ROOM_BYTES],
         }
     }
@@ -309,7 +318,7 @@ impl World {
     fn arrive(&mut self, mut datagram: Datagram) {
         let endpoint = Endpoint { socket: SocketId(0), remote: datagram.from, local: None };
         let bytes = datagram.bytes.len().max(1);
-        let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes: bytes, tos: 0 };
+        let arrival = Arrival { origin: Origin::Outside(endpoint), segment_bytes: bytes, tos: datagram.tos };
         if datagram.to == self.transfer_at {
             if let Some(transfer) = &mut self.transfer {
                 let output =
@@ -361,10 +370,18 @@ impl World {
     }
 
     fn transmit(&mut self, from: SocketAddr, output: Output) {
-        for (to, bytes) in output.sent {
-            assert!(bytes.len() + 28 <= 1280, "a datagram of {} bytes", bytes.len());
+        for (to, bytes, tos) in output.sent {
+            let outer = bytes.len() + if to.remote.is_ipv4() { 28 } else { 48 };
+            if outer > self.carries {
+                // Nothing else is ever longer than what every path carries, or has proven to carry.
+                assert!(
+                    frame::classify(bytes[0]) == FirstByte::Frame(FrameType::Control) || self.may_vanish,
+                    "{outer} bytes"
+                );
+                continue;
+            }
             let Some((from, to)) = self.streams.ends(from, to, self.transfer_at) else { continue };
-            let mut datagram = Datagram { from, to, bytes };
+            let mut datagram = Datagram { from, to, bytes, tos };
             (self.translate)(&mut datagram);
             if let Some(capture) = &mut self.capture {
                 capture.push(datagram.clone());
