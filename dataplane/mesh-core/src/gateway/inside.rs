@@ -26,16 +26,19 @@ use crate::seam::{Action, Moment, Slab};
 pub(super) const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Gateway {
-    /// Takes a packet from the virtual interface.
+    /// Takes packets from the virtual interface, `stride` bytes each.
     pub(super) fn handle_inside(
         &mut self,
         now: Moment,
         bytes: &mut [u8],
+        stride: usize,
         slab: &mut Slab<'_>,
         actions: &mut Vec<Action>,
     ) {
-        if let Err(reason) = self.send_packet(now, bytes, slab, actions) {
-            self.drops.count(reason);
+        for packet in bytes.chunks_mut(stride.max(1)) {
+            if let Err(reason) = self.send_packet(now, packet, slab, actions) {
+                self.drops.count(reason);
+            }
         }
     }
 

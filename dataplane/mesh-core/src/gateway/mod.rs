@@ -381,7 +381,7 @@ impl Node for Gateway {
             return;
         }
         match arrival.origin {
-            Origin::Inside => self.handle_inside(now, bytes, slab, actions),
+            Origin::Inside => self.handle_inside(now, bytes, arrival.segment_bytes, slab, actions),
             Origin::Outside(from) => self.handle_outside(now, from, arrival, bytes, slab, actions),
         }
     }
