@@ -27,6 +27,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_wire::CONTROL_BYTES_MAX;
@@ -250,6 +251,7 @@ impl Fleet {
             outer_bytes: OuterSize::Assumed,
             path: PathChoice::Relay,
             pins: Vec::new(),
+            ciphers: Ciphers::detected(),
             pinned_transfer_key: None,
             seed: rand::random(),
         };

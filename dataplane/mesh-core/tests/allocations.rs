@@ -11,6 +11,7 @@ use std::time::Duration;
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, PathKind, Sockets};
 use mesh_core::node::Node;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -151,6 +152,7 @@ impl Mesh {
                 outer_bytes: OuterSize::Assumed,
                 path,
                 pins: Vec::new(),
+                ciphers: Ciphers::detected(),
                 pinned_transfer_key: None,
                 seed: [20 + byte; 32],
             };

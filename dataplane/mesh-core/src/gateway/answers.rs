@@ -27,7 +27,7 @@ use super::timers::backoff;
 use super::{Gateway, Held, Outgoing};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment};
-use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::cipher::{Cipher, CipherSet, Ciphers};
 use crate::session::handshake::{HandshakeError, Kind, Params, Responder, ResponderFinished, read_hello};
 use crate::session::jobs::{Job, Outcome};
 use crate::session::mac;
@@ -215,7 +215,7 @@ impl Answers {
 }
 
 /// Answers a Hello.
-fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
+fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Cipher)> {
     match Message::decode(hello) {
         Ok(Some(Message::Hello { ciphers, .. })) => {
             let cipher = ours.choose(CipherSet::from_bits(ciphers))?;
@@ -258,13 +258,7 @@ impl Gateway {
         self.callers.let_in(now, &source, &mut self.rng)?;
         let index = self.indexes.allocate(Owner::Answering(place), &mut self.rng).ok_or(DropReason::Busy)?;
         let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, self.rng.secret());
-        self.jobs.push_back(Job::responder_answer(
-            job_id(index),
-            params,
-            init.noise.to_vec(),
-            CipherSet::fast(),
-            choose,
-        ));
+        self.jobs.push_back(Job::responder_answer(job_id(index), params, init.noise.to_vec(), self.ciphers, choose));
         self.answers.add(
             place,
             Answer {

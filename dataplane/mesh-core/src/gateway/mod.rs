@@ -70,6 +70,7 @@ use crate::drops::{DropReason, Drops};
 use crate::node::Node;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Origin, Slab};
 use crate::session::PublicKey;
+use crate::session::cipher::Ciphers;
 use crate::session::handshake::StaticKey;
 use crate::session::jobs::{Done, Job};
 use crate::session::mac::CookieJar;
@@ -105,6 +106,8 @@ pub struct GatewayConfig {
     pub path: PathChoice,
     /// Which paths may carry to some peers, by their virtual addresses.
     pub pins: Vec<(Ipv4Addr, PathChoice)>,
+    /// The ciphers it offers and accepts.
+    pub ciphers: Ciphers,
     /// The transfer's static key, where it is known from an earlier start or given by the user. Another key is refused.
     pub pinned_transfer_key: Option<PublicKey>,
     /// 32 bytes of fresh randomness.
@@ -143,6 +146,7 @@ pub struct Gateway {
     name: String,
     sockets: Sockets,
     outer: OuterSize,
+    ciphers: Ciphers,
     rng: Generator,
     /// Counts our handshakes.
     hello_number: u64,
@@ -203,6 +207,7 @@ impl Gateway {
             outer_bytes,
             path,
             pins,
+            ciphers,
             pinned_transfer_key,
             mut seed,
         } = config;
@@ -221,6 +226,7 @@ impl Gateway {
             name: addresses::shorten(name),
             sockets,
             outer: outer_bytes,
+            ciphers,
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key, sockets.stream),

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::PublicKey;
 use super::aead::RawKeys;
-use super::cipher::{Cipher, CipherSet};
+use super::cipher::{Cipher, Ciphers};
 use super::token::{self, NamespaceKeys};
 use super::wipe::Wiped;
 
@@ -234,7 +234,7 @@ impl Split {
 }
 
 /// Answers a Hello: the Welcome and the cipher it names, or `None` to stay silent. A plain function, as it runs elsewhere.
-pub type Choose = fn(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)>;
+pub type Choose = fn(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Cipher)>;
 
 /// The initiator's side, waiting for message 2.
 pub struct Initiator {
@@ -344,7 +344,7 @@ impl Responder {
     pub fn answer(
         params: &Params,
         noise: &[u8],
-        ours: CipherSet,
+        ours: Ciphers,
         choose: Choose,
     ) -> Result<ResponderAnswered, HandshakeError> {
         let mut state = params.state(false);

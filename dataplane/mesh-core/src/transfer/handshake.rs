@@ -23,7 +23,7 @@ use super::timers::Timer;
 use super::{Reply, Transfer};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment, SocketId};
-use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::cipher::{Cipher, CipherSet, Ciphers};
 use crate::session::handshake::{
     HandshakeError, Kind as SessionKind, Params, Responder, ResponderAnswered, ResponderFinished, read_hello,
 };
@@ -163,7 +163,7 @@ impl Handshakes {
 }
 
 /// Chooses a cipher for a Hello and makes the Welcome.
-fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
+fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Cipher)> {
     let Ok(Some(Message::Hello { ciphers, features, .. })) = Message::decode(hello) else {
         return None;
     };
@@ -257,7 +257,7 @@ impl Transfer {
         let index = self.new_index(from.socket);
         let job = self.handshakes.next_job(index);
         let params = Params::new(SessionKind::GatewayToTransfer, &keys, &self.static_key, self.rng.secret());
-        self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), CipherSet::fast(), choose));
+        self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), Ciphers::obliging(), choose));
         let ends = now + HANDSHAKE_LIFE;
         self.timers.set(ends, Timer::Handshake(index));
         self.handshakes.by_endpoint.insert((bytes, index));

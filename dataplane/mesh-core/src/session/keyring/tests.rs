@@ -324,7 +324,7 @@ fn initiator_also_counts_what_it_receives() {
 
 #[test]
 fn counters_are_handed_out_once_and_end() {
-    let (mut session, _) = pair(1, at(0));
+    let (session, _) = pair(1, at(0));
     assert_eq!(session.reserve(64), Some(0));
     assert_eq!(session.reserve(1), Some(64));
     assert_eq!(session.reserve(0), Some(65));
