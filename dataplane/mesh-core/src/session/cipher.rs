@@ -1,5 +1,7 @@
 //! The ciphers two sides can agree on.
 
+use super::library;
+
 /// An authenticated cipher for data and control packets. Both have a 256-bit key, a 96-bit nonce and a 128-bit tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cipher {
@@ -11,7 +13,7 @@ pub enum Cipher {
 
 impl Cipher {
     /// Name of the library that carries both out.
-    pub const LIBRARY: &'static str = "ring";
+    pub const LIBRARY: &'static str = library::NAME;
 
     /// Its bit in the Hello and Welcome messages.
     pub const fn bit(self) -> u8 {
@@ -39,10 +41,10 @@ impl Cipher {
     }
 
     /// The algorithm that carries it out.
-    pub(super) fn algorithm(self) -> &'static ring::aead::Algorithm {
+    pub(super) fn algorithm(self) -> &'static library::Algorithm {
         match self {
-            Self::Aes256Gcm => &ring::aead::AES_256_GCM,
-            Self::ChaCha20Poly1305 => &ring::aead::CHACHA20_POLY1305,
+            Self::Aes256Gcm => &library::AES_256_GCM,
+            Self::ChaCha20Poly1305 => &library::CHACHA20_POLY1305,
         }
     }
 }
