@@ -379,7 +379,11 @@ impl Fleet {
                 | Event::CloseSockets(_)
                 | Event::ObserverKeyWanted { .. }
                 | Event::OverTcp { .. } => continue,
-                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                Event::PeerUp { .. }
+                | Event::PeerDown { .. }
+                | Event::PathChanged { .. }
+                | Event::NoCommonCipher { .. }
+                | Event::Impostor { .. } => {
                     continue;
                 }
             };

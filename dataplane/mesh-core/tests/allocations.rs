@@ -249,7 +249,9 @@ impl Mesh {
                     self.wire.push_back((gateway_address(number), to.remote, self.slab[slab].to_vec()));
                 }
                 Action::DeliverSlab { .. } => self.delivered += 1,
-                other => panic!("not of its own making: {other:?}"),
+                other @ (Action::Forward { .. } | Action::Deliver { .. } | Action::DeliverMore { .. }) => {
+                    panic!("not of its own making: {other:?}")
+                }
             }
         }
     }

@@ -233,6 +233,7 @@ impl Start {
                         Event::PeerUp { .. }
                         | Event::PeerDown { .. }
                         | Event::PathChanged { .. }
+                        | Event::NoCommonCipher { .. }
                         | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
                         Event::CloseSockets(closed) => sockets::close(engine, &closed),
                         // The main thread ends first, and there is nobody to tell then.

@@ -49,6 +49,9 @@ impl Cipher {
     }
 }
 
+/// What a Welcome names where there is no cipher in common.
+pub const NO_CIPHER: u8 = 0;
+
 /// A set of ciphers, as a Hello offers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CipherSet(u8);

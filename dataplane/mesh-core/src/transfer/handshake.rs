@@ -163,13 +163,13 @@ impl Handshakes {
 }
 
 /// Chooses a cipher for a Hello and makes the Welcome.
-fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Cipher)> {
+fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Option<Cipher>)> {
     let Ok(Some(Message::Hello { ciphers, features, .. })) = Message::decode(hello) else {
         return None;
     };
     let cipher = ours.choose(CipherSet::from_bits(ciphers))?;
     let welcome = Message::Welcome { cipher: cipher.bit(), features: features & FEATURES };
-    Some((welcome.to_vec(), cipher))
+    Some((welcome.to_vec(), Some(cipher)))
 }
 
 /// Which handshake an init begins: the start of its gateway, and the number within that.
@@ -334,6 +334,7 @@ impl Transfer {
         };
         match done.outcome {
             Outcome::ResponderAnswered(ResponderAnswered { noise, responder, .. }) => {
+                let responder = responder.expect("our choice is silent where there is no cipher");
                 let endpoint = handshake.endpoint;
                 let Some(space) = self.spaces.get(endpoint.socket) else { return };
                 let mut response = Vec::new();

@@ -320,7 +320,7 @@ pub(super) fn gateway(document: &Value) -> String {
                 cell(&peer["path"]),
                 cell(&peer["endpoint"]),
                 milliseconds(&peer["rtt_micros"]),
-                cell(&peer["cipher"]),
+                cell(if peer["failure"].is_null() { &peer["cipher"] } else { &peer["failure"] }),
                 cell(&peer["verified"]),
                 seconds(&peer["handshake_seconds"]),
                 bytes(&peer["bytes_in"]),

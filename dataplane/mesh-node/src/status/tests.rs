@@ -132,6 +132,7 @@ fn full_gateway() -> GatewayReport {
                 path: Some(PathKind::Relay),
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
                 cipher: Some("AES-256-GCM"),
+                failure: None,
                 handshake_seconds: Some(41),
                 heard_seconds: Some(0),
                 rtt_micros: Some(12_340),
@@ -190,6 +191,7 @@ fn bare_gateway() -> GatewayReport {
     (*key, *cipher, *silent_seconds, *rtt_micros) = (None, None, None, None);
     let peer = &mut report.gateway.peers[0];
     (peer.key, peer.path, peer.endpoint, peer.cipher) = (None, None, None, None);
+    peer.failure = Some("no-common-cipher");
     (peer.handshake_seconds, peer.heard_seconds, peer.rtt_micros) = (None, None, None);
     (peer.paths[0].endpoint, peer.paths[0].rtt_micros, peer.search) = (None, None, None);
     report
@@ -367,6 +369,10 @@ fn the_tables_show_what_there_is() {
     ] {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
+    let mut refused = full_gateway();
+    (refused.gateway.peers[0].cipher, refused.gateway.peers[0].failure) = (None, Some("no-common-cipher"));
+    let shown = render::gateway(&serde_json::to_value(refused).unwrap());
+    assert!(shown.contains("  no-common-cipher  "), "{shown}");
     let bare = render::gateway(&serde_json::to_value(bare_gateway()).unwrap());
     assert!(bare.contains("no port of a router: the router answers none of"), "{bare}");
     let shown = render::transfer(&serde_json::to_value(full_transfer()).unwrap());

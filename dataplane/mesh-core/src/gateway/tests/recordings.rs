@@ -262,7 +262,8 @@ fn bad_welcome_is_not_asked_for_again_at_once() {
             inits += 1;
             let dishonest = StaticKey::from_seed([2; 32]);
             let params = Params::new(SessionKind::GatewayToGateway, &keys(), &dishonest, [inits; 32]);
-            let choose = |_: &[u8], _| Some((Message::Welcome { cipher: 0, features: 0 }.to_vec(), Cipher::Aes256Gcm));
+            let choose =
+                |_: &[u8], _| Some((Message::Welcome { cipher: 4, features: 0 }.to_vec(), Some(Cipher::Aes256Gcm)));
             let made = Responder::answer(&params, init.noise, Ciphers::detected(), choose).unwrap();
             let route =
                 Route { destination: Destination::here(init.route.source), source: init.route.destination.slot };

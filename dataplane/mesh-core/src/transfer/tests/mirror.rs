@@ -58,7 +58,10 @@ impl Two {
         self.home.transfer.handle_handed(self.home.now, &mut handed, &mut Slab::new(&mut memory, 0), &mut actions);
         let send = |action| match action {
             Action::Send { slab, to, .. } => (to, memory[slab].to_vec()),
-            other => panic!("there is no train to take bytes from: {other:?}"),
+            other @ (Action::Forward { .. }
+            | Action::Deliver { .. }
+            | Action::DeliverMore { .. }
+            | Action::DeliverSlab { .. }) => panic!("there is no train to take bytes from: {other:?}"),
         };
         let mut sent: Vec<Sent> = actions.into_iter().map(send).collect();
         sent.extend(self.home.pump());
