@@ -27,6 +27,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_wire::CONTROL_BYTES_MAX;
@@ -251,6 +252,7 @@ impl Fleet {
             outer_bytes: OuterSize::Assumed,
             path: PathChoice::Relay,
             pins: Vec::new(),
+            ciphers: Ciphers::detected(),
             pinned_transfer_key: None,
             seed: rand::random(),
         };
@@ -379,7 +381,11 @@ impl Fleet {
                 | Event::CloseSockets(_)
                 | Event::ObserverKeyWanted { .. }
                 | Event::OverTcp { .. } => continue,
-                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+                Event::PeerUp { .. }
+                | Event::PeerDown { .. }
+                | Event::PathChanged { .. }
+                | Event::NoCommonCipher { .. }
+                | Event::Impostor { .. } => {
                     continue;
                 }
             };

@@ -75,6 +75,8 @@ reasons! {
     UnknownHandshake = "unknown-handshake",
     /// The handshake's Noise message does not authenticate, or its payload is not acceptable.
     HandshakeFailed = "handshake-failed",
+    /// A handshake of two that accept no cipher in common.
+    NoCommonCipher = "no-common-cipher",
 
     // Sealed frames.
     /// No session has this index.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, PathKind, Sockets};
 use mesh_core::node::Node;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -157,6 +158,7 @@ impl Mesh {
                 outer_bytes,
                 path,
                 pins: Vec::new(),
+                ciphers: Ciphers::detected(),
                 pinned_transfer_key: None,
                 seed: [20 + byte; 32],
             };
@@ -253,8 +255,8 @@ impl Mesh {
                     self.wire.push_back((gateway_address(number), to.remote, self.slab[slab].to_vec()));
                 }
                 Action::DeliverSlab { .. } => self.delivered += 1,
-                Action::Forward { .. } | Action::Deliver { .. } | Action::DeliverMore { .. } => {
-                    panic!("not of its own making: {action:?}")
+                other @ (Action::Forward { .. } | Action::Deliver { .. } | Action::DeliverMore { .. }) => {
+                    panic!("not of its own making: {other:?}")
                 }
             }
         }

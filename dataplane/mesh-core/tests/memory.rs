@@ -10,6 +10,7 @@ use std::time::Duration;
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -126,6 +127,7 @@ impl Crowd {
             outer_bytes: OuterSize::Assumed,
             path: PathChoice::Relay,
             pins: Vec::new(),
+            ciphers: Ciphers::detected(),
             pinned_transfer_key: None,
             seed,
         };

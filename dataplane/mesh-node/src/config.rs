@@ -11,6 +11,7 @@ use anyhow::anyhow;
 use mesh_core::gateway::PathChoice;
 use mesh_wire::message::NAME_BYTES_MAX;
 
+use crate::ciphers::CipherChoice;
 use crate::cli::flags::{Flag, Kind};
 use crate::cli::{Failure, Given, Variables};
 use crate::mapping::MappingChoice;
@@ -278,6 +279,8 @@ pub struct GatewayOptions {
     pub iface: String,
     /// Whether `-iface` was given by anyone.
     pub iface_given: bool,
+    /// What packets are sealed with.
+    pub cipher: CipherChoice,
     /// Whether the router is asked for a port.
     pub mapping: MappingChoice,
     /// Fixed size of outer packets in bytes, if given.
@@ -327,6 +330,7 @@ impl GatewayOptions {
             trans: parse_trans(settings.text("trans"))?,
             iface: settings.text("iface").to_owned(),
             iface_given: settings.origin("iface") != Origin::Default,
+            cipher: settings.text("cipher").parse().map_err(Failure::Usage)?,
             mapping: settings.text("mapping").parse().map_err(Failure::Usage)?,
             mtu,
             offload: parse_offload(settings.text("offload"))?,

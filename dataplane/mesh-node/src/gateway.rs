@@ -29,6 +29,7 @@ use self::report::{Report, serve_status};
 use self::sockets::Outlet;
 use self::tcp::Tcp;
 use crate::beacons::SOCKETS_MAX;
+use crate::ciphers::{CipherReport, CipherSpeed};
 use crate::cli::Failure;
 use crate::config::GatewayOptions;
 use crate::engine::portable::Portable;
@@ -71,6 +72,8 @@ pub fn run(options: GatewayOptions) -> Result<(), Failure> {
 fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &LogGuard) -> Result<(), Failure> {
     limits::make_room(SOCKETS, 0, 0)?;
     limits::make_more_room(SOCKETS, SEARCH_SOCKETS as usize + SEARCH_SOCKETS_KEPT);
+    // Before the threads that stretch secrets make the processors busy.
+    let speed = CipherSpeed::measure();
     let token = stretch(&options.common.token)?;
     let secret = options.secret.as_ref().map(stretch).transpose()?;
     let interfaces = list_without_overlap(options.ip, options.prefix)?;
@@ -94,6 +97,7 @@ fn begin(options: GatewayOptions, started: Instant, stopping: Stopping, log: &Lo
         started,
         stopping,
         log,
+        speed,
         fingerprint,
         token,
         keys,
@@ -152,6 +156,7 @@ struct Start {
     started: Instant,
     stopping: Stopping,
     log: DroppedLines,
+    speed: CipherSpeed,
     fingerprint: String,
     token: StretchedToken,
     keys: NamespaceKeys,
@@ -165,7 +170,7 @@ struct Start {
 
 impl Start {
     fn run<E: Make>(self) -> Result<(), Failure> {
-        let Self { options, started, stopping, log, fingerprint, token, keys, around, outlet, .. } = self;
+        let Self { options, started, stopping, log, speed, fingerprint, token, keys, around, outlet, .. } = self;
         let Self { bound, state, identity, selection, .. } = self;
         let outer_bytes = options.mtu.map_or(OuterSize::Assumed, OuterSize::Fixed);
         let device = InsideDevice::open(&InsideConfig {
@@ -203,6 +208,7 @@ impl Start {
             outer_bytes,
             path: options.path,
             pins: options.pins.clone(),
+            ciphers: options.cipher.ciphers(speed),
             pinned_transfer_key: pinned,
             seed: rand::random(),
         };
@@ -245,6 +251,7 @@ impl Start {
                         Event::PeerUp { .. }
                         | Event::PeerDown { .. }
                         | Event::PathChanged { .. }
+                        | Event::NoCommonCipher { .. }
                         | Event::Impostor { .. } => lines.spend(now, || tell(&event)),
                         Event::CloseSockets(closed) => {
                             tie.forget(&closed);
@@ -298,6 +305,7 @@ impl Start {
             sockets: outlet.shown(),
             tcp: tcp.counts(),
             mapping: mapping.shown(),
+            ciphers: CipherReport::new(options.cipher, speed),
             started,
             log,
         };

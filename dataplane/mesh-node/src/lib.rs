@@ -6,7 +6,7 @@
 //! - [`stream`] carries frames over TCP where UDP does not pass;
 //! - [`cli`], [`config`], [`log`], [`state`], [`status`], [`signals`] and [`limits`] are what a program needs besides;
 //! - [`iface`] lists the machine's interfaces, [`outside`] and [`beacons`] bind a gateway's sockets to them, [`ports`] a
-//!   transfer's; [`mapping`] asks the router for a port;
+//!   transfer's; [`mapping`] asks the router for a port, [`ciphers`] measures what sealing packets costs;
 //! - [`transfer`] and [`gateway`] put them together.
 //!
 //! Only [`clock`] reads the clock of the data plane, and only [`pump`] calls both an engine and a state machine.
@@ -14,6 +14,7 @@
 #[cfg(all(feature = "ablation", target_os = "linux"))]
 mod ablation;
 pub mod beacons;
+pub mod ciphers;
 pub mod cli;
 pub mod clock;
 pub mod config;

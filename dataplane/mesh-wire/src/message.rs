@@ -102,7 +102,7 @@ pub enum Message {
     },
     /// Payload of a handshake response: what is used.
     Welcome {
-        /// The one cipher chosen.
+        /// The one cipher chosen; 0: there is none in common, and the handshake ends here.
         cipher: u8,
         /// Features both sides have.
         features: u32,

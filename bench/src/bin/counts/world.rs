@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use mesh_core::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::node::Node as _;
 use mesh_core::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -68,6 +69,7 @@ pub(crate) fn gateway_config(number: u8, keys: NamespaceKeys) -> GatewayConfig {
         outer_bytes: OuterSize::Assumed,
         path: PathChoice::Relay,
         pins: Vec::new(),
+        ciphers: Ciphers::detected(),
         pinned_transfer_key: None,
         seed: [20 + number; 32],
     }

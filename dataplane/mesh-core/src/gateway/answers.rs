@@ -27,7 +27,7 @@ use super::timers::backoff;
 use super::{Gateway, Held, Outgoing};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment};
-use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::cipher::{Cipher, CipherSet, Ciphers, NO_CIPHER};
 use crate::session::handshake::{HandshakeError, Kind, Params, Responder, ResponderFinished, read_hello};
 use crate::session::jobs::{Job, Outcome};
 use crate::session::mac;
@@ -84,6 +84,8 @@ enum AnswerStage {
     Waiting { responder: Responder, noise: Vec<u8> },
     /// Message 3 is being read. Until it turns out to be a true one, message 2 is kept.
     Finishing { noise: Vec<u8> },
+    /// Message 2 is on its way and says that there is no cipher in common.
+    Refused { noise: Vec<u8> },
     /// All is known but whose key it is.
     Unverified { finished: Box<ResponderFinished> },
 }
@@ -94,7 +96,7 @@ impl Answer {
     fn is_working(&self) -> bool {
         match self.stage {
             AnswerStage::Answering | AnswerStage::Finishing { .. } => true,
-            AnswerStage::Waiting { .. } | AnswerStage::Unverified { .. } => false,
+            AnswerStage::Waiting { .. } | AnswerStage::Refused { .. } | AnswerStage::Unverified { .. } => false,
         }
     }
 
@@ -138,7 +140,10 @@ impl Answers {
             AnswerStage::Unverified { finished } => {
                 answer.source.slot().is_none() && verify::claimed(finished) == Some(ip4)
             }
-            AnswerStage::Answering | AnswerStage::Waiting { .. } | AnswerStage::Finishing { .. } => false,
+            AnswerStage::Answering
+            | AnswerStage::Waiting { .. }
+            | AnswerStage::Finishing { .. }
+            | AnswerStage::Refused { .. } => false,
         };
         self.iter().filter(|(_, answer)| claims(answer)).map(|(place, answer)| (place, answer.index)).collect()
     }
@@ -214,12 +219,13 @@ impl Answers {
     }
 }
 
-/// Answers a Hello.
-fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
+/// Answers a Hello. Whoever has no cipher of ours is told so: else both ends would wait, and nobody know for what.
+fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Option<Cipher>)> {
     match Message::decode(hello) {
         Ok(Some(Message::Hello { ciphers, .. })) => {
-            let cipher = ours.choose(CipherSet::from_bits(ciphers))?;
-            Some((Message::Welcome { cipher: cipher.bit(), features: 0 }.to_vec(), cipher))
+            let cipher = ours.choose(CipherSet::from_bits(ciphers));
+            let bit = cipher.map_or(NO_CIPHER, Cipher::bit);
+            Some((Message::Welcome { cipher: bit, features: 0 }.to_vec(), cipher))
         }
         _ => None,
     }
@@ -258,13 +264,7 @@ impl Gateway {
         self.callers.let_in(now, &source, &mut self.rng)?;
         let index = self.indexes.allocate(Owner::Answering(place), &mut self.rng).ok_or(DropReason::Busy)?;
         let params = Params::new(Kind::GatewayToGateway, &self.keys, &self.static_key, self.rng.secret());
-        self.jobs.push_back(Job::responder_answer(
-            job_id(index),
-            params,
-            init.noise.to_vec(),
-            CipherSet::fast(),
-            choose,
-        ));
+        self.jobs.push_back(Job::responder_answer(job_id(index), params, init.noise.to_vec(), self.ciphers, choose));
         self.answers.add(
             place,
             Answer {
@@ -344,7 +344,7 @@ impl Gateway {
         let Some(source) = self.answers.get_mut(place, index).map(|answer| answer.source) else { return };
         let Some((to, route)) = self.way_back(&source) else { return };
         let Some(answer) = self.answers.get_mut(place, index) else { return };
-        let AnswerStage::Waiting { noise, .. } = &answer.stage else { return };
+        let (AnswerStage::Waiting { noise, .. } | AnswerStage::Refused { noise }) = &answer.stage else { return };
         let mut bytes = Vec::new();
         let mac1 = |bytes: &[u8]| mac::mac1(&self.keys, bytes);
         let kind = wire::Kind::GatewayToGateway;
@@ -426,7 +426,17 @@ impl Gateway {
         let Some(answer) = self.answers.get_mut(place, index) else { return };
         match outcome {
             Outcome::ResponderAnswered(answered) => {
-                answer.stage = AnswerStage::Waiting { responder: answered.responder, noise: answered.noise };
+                let (noise, source) = (answered.noise, answer.source);
+                answer.stage = match answered.responder {
+                    Some(responder) => AnswerStage::Waiting { responder, noise },
+                    None => AnswerStage::Refused { noise },
+                };
+                if matches!(answer.stage, AnswerStage::Refused { .. }) {
+                    self.drops.count(DropReason::NoCommonCipher);
+                    if let Some(id) = self.peer_of(&source) {
+                        self.no_common_cipher(id);
+                    }
+                }
                 self.transmit_response(place, index);
             }
             Outcome::ResponderFinished(finished) => {
@@ -497,6 +507,10 @@ impl Gateway {
             self.yield_to(now, id);
         }
         for (place, index) in all {
+            let answer = self.answers.get_mut(place, index);
+            if answer.is_some_and(|answer| matches!(answer.stage, AnswerStage::Refused { .. })) {
+                self.no_common_cipher(id);
+            }
             self.verify_answer(now, place, index);
         }
     }

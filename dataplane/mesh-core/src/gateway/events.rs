@@ -108,6 +108,11 @@ pub enum Event {
         /// Another port of the transfer.
         port: u16,
     },
+    /// Neither of us and a peer offers a cipher that the other accepts. Told once until there is a session with it.
+    NoCommonCipher {
+        /// Its virtual address.
+        ip4: Ipv4Addr,
+    },
     /// Someone in the place of a peer has another key than was vouched for.
     Impostor {
         /// The virtual address it claims.

@@ -16,7 +16,7 @@ use super::timers::backoff;
 use super::{Event, Gateway, Outgoing};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment};
-use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::cipher::{Cipher, Ciphers, NO_CIPHER};
 use crate::session::handshake::{HandshakeError, Initiator, InitiatorFinished, Kind, Params};
 use crate::session::jobs::{Job, Outcome};
 use crate::session::keyring::{Established, Installed, Keyring};
@@ -72,10 +72,10 @@ pub(super) fn job_id(index: u32) -> u64 {
 }
 
 /// The cipher that a Welcome names, if it is one that we offered.
-pub(super) fn chosen(welcome: &[u8]) -> Option<Cipher> {
+pub(super) fn chosen(welcome: &[u8], offered: Ciphers) -> Option<Cipher> {
     match Message::decode(welcome) {
         Ok(Some(Message::Welcome { cipher, .. })) => {
-            Cipher::from_bit(cipher).filter(|cipher| CipherSet::fast().contains(*cipher))
+            Cipher::from_bit(cipher).filter(|cipher| offered.contains(*cipher))
         }
         _ => None,
     }
@@ -91,7 +91,7 @@ impl Gateway {
     pub(super) fn next_hello(&mut self) -> Vec<u8> {
         self.hello_number += 1;
         let (boot, number) = (self.boot, self.hello_number);
-        Message::Hello { ciphers: CipherSet::fast().bits(), features: 0, boot, number }.to_vec()
+        Message::Hello { ciphers: self.ciphers.set().bits(), features: 0, boot, number }.to_vec()
     }
 
     /// Begins a handshake with a peer whose key is known.
@@ -273,10 +273,18 @@ impl Gateway {
             peer.prove_claim();
         }
         let Some(asking) = &mut peer.asking else { return };
-        let (AskingStage::Finishing { remote_index, .. }, Some(cipher)) = (&asking.stage, chosen(&finished.welcome))
+        let (AskingStage::Finishing { remote_index, .. }, Some(cipher)) =
+            (&asking.stage, chosen(&finished.welcome, self.ciphers))
         else {
-            self.drops.count(DropReason::HandshakeFailed);
-            peer.ask_at = Some(now + FAILURE_TIME);
+            if matches!(Message::decode(&finished.welcome), Ok(Some(Message::Welcome { cipher: NO_CIPHER, .. }))) {
+                // That stays so until one of the two is started anew.
+                peer.ask_at = Some(now + ASKING_TIME);
+                self.drops.count(DropReason::NoCommonCipher);
+                self.no_common_cipher(id);
+            } else {
+                peer.ask_at = Some(now + FAILURE_TIME);
+                self.drops.count(DropReason::HandshakeFailed);
+            }
             self.stop_asking(id);
             return;
         };
@@ -306,10 +314,20 @@ impl Gateway {
         }
     }
 
+    /// A handshake with a peer ended because neither has a cipher of the other's: that is told once, until there is a session.
+    pub(super) fn no_common_cipher(&mut self, id: u32) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if !std::mem::replace(&mut peer.no_common_cipher, true) {
+            let ip4 = peer.ip4;
+            self.tell(Event::NoCommonCipher { ip4 });
+        }
+    }
+
     /// A peer that had no session has one: its packets go.
     pub(super) fn session_begins(&mut self, now: Moment, id: u32) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.unanswered_since = None;
+        peer.no_common_cipher = false;
         peer.probing = None;
         peer.used_at = now;
         self.begin_paths(now, id);

@@ -78,6 +78,7 @@ use crate::drops::{DropReason, Drops};
 use crate::node::Node;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab};
 use crate::session::PublicKey;
+use crate::session::cipher::Ciphers;
 use crate::session::handshake::StaticKey;
 use crate::session::jobs::{Done, Job};
 use crate::session::mac::CookieJar;
@@ -115,6 +116,8 @@ pub struct GatewayConfig {
     pub path: PathChoice,
     /// Which paths may carry to some peers, by their virtual addresses.
     pub pins: Vec<(Ipv4Addr, PathChoice)>,
+    /// The ciphers it offers and accepts.
+    pub ciphers: Ciphers,
     /// The transfer's static key, where it is known from an earlier start or given by the user. Another key is refused.
     pub pinned_transfer_key: Option<PublicKey>,
     /// 32 bytes of fresh randomness.
@@ -158,6 +161,7 @@ pub struct Gateway {
     /// The longest packet that our own network takes, in bytes.
     outer_limit: u16,
     inside_mtu: mtu::InsideMtu,
+    ciphers: Ciphers,
     rng: Generator,
     /// Counts our handshakes.
     hello_number: u64,
@@ -224,6 +228,7 @@ impl Gateway {
             outer_bytes,
             path,
             pins,
+            ciphers,
             pinned_transfer_key,
             mut seed,
         } = config;
@@ -245,6 +250,7 @@ impl Gateway {
             offloads,
             outer_limit: paths::OUTER_BYTES_USUAL,
             inside_mtu: mtu::InsideMtu::new(outer_bytes.inside_mtu(), now),
+            ciphers,
             indexes: Indexes::default(),
             peers: Peers::new(hash_seeds, path, pins),
             relay: Relay::new(now, pinned_transfer_key, sockets.stream),

@@ -118,6 +118,8 @@ pub(super) struct Peer {
     pub(super) ask_at: Option<Moment>,
     /// We gave way to a handshake of the peer's that has not come to an end. Not twice: it may be a recording.
     pub(super) yielded: bool,
+    /// The last handshake with it ended because there is no cipher in common.
+    pub(super) no_common_cipher: bool,
     /// The newest handshake of the peer's that came to an end: the peer's start, and its number there. Older ones are recordings.
     pub(super) hello: Option<(u64, u64)>,
     pub(super) queue: VecDeque<Queued>,
@@ -166,6 +168,7 @@ impl Peer {
             asking: None,
             ask_at: None,
             yielded: false,
+            no_common_cipher: false,
             hello: None,
             queue: VecDeque::new(),
             traffic: Traffic::default(),

@@ -322,7 +322,7 @@ impl Gateway {
     fn transfer_answered(&mut self, now: Moment, finished: InitiatorFinished) {
         let Some(attempt) = &mut self.relay.attempt else { return };
         let (AttemptStage::Finishing { remote_index, endpoint, .. }, Some(cipher)) =
-            (&attempt.stage, chosen(&finished.welcome))
+            (&attempt.stage, chosen(&finished.welcome, self.ciphers))
         else {
             self.drops.count(DropReason::HandshakeFailed);
             self.drop_attempt();

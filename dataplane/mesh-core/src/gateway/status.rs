@@ -147,6 +147,8 @@ pub struct PeerStatus {
     pub endpoint: Option<SocketAddr>,
     /// Cipher of the session.
     pub cipher: Option<&'static str>,
+    /// Why the last handshake with it came to nothing, where that will not change by itself: `no-common-cipher`.
+    pub failure: Option<&'static str>,
     /// Age of the session's keys, in seconds.
     pub handshake_seconds: Option<u64>,
     /// Time since it was heard, in seconds.
@@ -263,6 +265,7 @@ impl Gateway {
             path: path.map(|path| path.kind),
             endpoint: path.and_then(|path| self.relay.shown(&path.endpoint)),
             cipher: session.map(|session| session.cipher().name()),
+            failure: peer.no_common_cipher.then_some(DropReason::NoCommonCipher.name()),
             handshake_seconds: session.map(|session| now.since(session.created()).as_secs()),
             heard_seconds: peer.received_at.map(|at| now.since(at).as_secs()),
             rtt_micros: peer.paths.measured().round_trip().map(micros),

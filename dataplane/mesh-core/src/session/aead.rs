@@ -4,11 +4,11 @@
 //! [`super::keyring::Established::reserve`] hands out each one once. The header that carries the counter is the associated
 //! data.
 
-use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf;
 use zeroize::Zeroizing;
 
 use super::cipher::Cipher;
+use super::library::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use super::wipe::Wiped;
 
 /// Bytes a tag adds to a packet, for both ciphers.
@@ -66,7 +66,7 @@ impl OpeningKey {
         }
         match self.0.open_in_place(nonce(counter), Aad::from(header), body_and_tag) {
             Ok(plaintext) => Ok(plaintext.len()),
-            Err(ring::error::Unspecified) => Err(OpenError::Forged),
+            Err(_) => Err(OpenError::Forged),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The ciphers two sides can agree on.
 
+use super::library;
+
 /// An authenticated cipher for data and control packets. Both have a 256-bit key, a 96-bit nonce and a 128-bit tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cipher {
@@ -10,6 +12,9 @@ pub enum Cipher {
 }
 
 impl Cipher {
+    /// Name of the library that carries both out.
+    pub const LIBRARY: &'static str = library::NAME;
+
     /// Its bit in the Hello and Welcome messages.
     pub const fn bit(self) -> u8 {
         match self {
@@ -36,13 +41,16 @@ impl Cipher {
     }
 
     /// The algorithm that carries it out.
-    pub(super) fn algorithm(self) -> &'static ring::aead::Algorithm {
+    pub(super) fn algorithm(self) -> &'static library::Algorithm {
         match self {
-            Self::Aes256Gcm => &ring::aead::AES_256_GCM,
-            Self::ChaCha20Poly1305 => &ring::aead::CHACHA20_POLY1305,
+            Self::Aes256Gcm => &library::AES_256_GCM,
+            Self::ChaCha20Poly1305 => &library::CHACHA20_POLY1305,
         }
     }
 }
+
+/// What a Welcome names where there is no cipher in common.
+pub const NO_CIPHER: u8 = 0;
 
 /// A set of ciphers, as a Hello offers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,12 +68,6 @@ impl CipherSet {
     /// All that this program can do.
     pub const fn supported() -> Self {
         Self(Self::KNOWN)
-    }
-
-    /// What this machine wants to use: AES only where the processor has it in hardware. As both sides offer this, AES is chosen
-    /// where both have it, and ChaCha20 otherwise: software AES is an order of magnitude slower.
-    pub fn fast() -> Self {
-        if aes_in_hardware() { Self::supported() } else { Self::only(Cipher::ChaCha20Poly1305) }
     }
 
     /// Just `cipher`.
@@ -92,15 +94,68 @@ impl CipherSet {
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
+}
 
-    /// The best cipher in both sets, by the speed of this machine; `None` when they have none in common.
-    pub fn choose(self, other: Self) -> Option<Cipher> {
-        let order = if aes_in_hardware() {
-            [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305]
-        } else {
-            [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm]
+/// What one side of a handshake offers and accepts: one cipher at least, in the order in which it prefers them.
+///
+/// The initiator's order does not travel, only the set does; the responder chooses by its own. So a side leaves out what is slow
+/// on it, and what is chosen is fast on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ciphers {
+    first: Cipher,
+    second: Option<Cipher>,
+}
+
+impl Ciphers {
+    /// `cipher` and no other.
+    pub const fn only(cipher: Cipher) -> Self {
+        Self { first: cipher, second: None }
+    }
+
+    /// Every cipher, `first` before all others.
+    pub const fn all(first: Cipher) -> Self {
+        let second = match first {
+            Cipher::Aes256Gcm => Cipher::ChaCha20Poly1305,
+            Cipher::ChaCha20Poly1305 => Cipher::Aes256Gcm,
         };
-        order.into_iter().find(|cipher| self.contains(*cipher) && other.contains(*cipher))
+        Self { first, second: Some(second) }
+    }
+
+    /// By what was measured on this machine, each in the same unit of data for a time: AES only where it is not the slower one.
+    /// ChaCha20 is always there, as it is fast enough everywhere, and software AES an order of magnitude slower.
+    pub const fn by_speed(aes: u64, chacha: u64) -> Self {
+        if aes >= chacha { Self::all(Cipher::Aes256Gcm) } else { Self::only(Cipher::ChaCha20Poly1305) }
+    }
+
+    /// As [`Ciphers::by_speed`], where nothing was measured: AES where the processor has it in hardware.
+    pub fn detected() -> Self {
+        if aes_in_hardware() { Self::all(Cipher::Aes256Gcm) } else { Self::only(Cipher::ChaCha20Poly1305) }
+    }
+
+    /// Every cipher, that before which the processor suggests: for sessions whose other side may be told to insist on one, and
+    /// that carry little.
+    pub fn obliging() -> Self {
+        Self::all(Self::detected().first)
+    }
+
+    /// In the order of preference.
+    pub fn iter(self) -> impl Iterator<Item = Cipher> {
+        std::iter::once(self.first).chain(self.second)
+    }
+
+    /// Without the order: what a Hello offers.
+    pub fn set(self) -> CipherSet {
+        self.iter().collect()
+    }
+
+    /// Whether `cipher` is among them.
+    pub fn contains(self, cipher: Cipher) -> bool {
+        self.iter().any(|ours| ours == cipher)
+    }
+
+    /// The one we prefer of those that are also in `theirs`; `None` when there is none.
+    pub fn choose(self, theirs: CipherSet) -> Option<Cipher> {
+        self.iter().find(|cipher| theirs.contains(*cipher))
     }
 }
 
@@ -141,13 +196,26 @@ mod tests {
 
     #[test]
     fn choice_lies_in_both_sets() {
-        let aes = CipherSet::only(Cipher::Aes256Gcm);
-        let chacha = CipherSet::only(Cipher::ChaCha20Poly1305);
+        let aes = Ciphers::only(Cipher::Aes256Gcm);
+        let chacha = Ciphers::only(Cipher::ChaCha20Poly1305);
         assert_eq!(aes.choose(CipherSet::supported()), Some(Cipher::Aes256Gcm));
-        assert_eq!(CipherSet::supported().choose(chacha), Some(Cipher::ChaCha20Poly1305));
-        assert_eq!(aes.choose(chacha), None);
-        let preferred = CipherSet::supported().choose(CipherSet::supported());
-        assert_eq!(preferred == Some(Cipher::Aes256Gcm), aes_in_hardware());
-        assert!(CipherSet::fast().contains(Cipher::ChaCha20Poly1305), "the one everybody can do is always offered");
+        assert_eq!(Ciphers::all(Cipher::Aes256Gcm).choose(chacha.set()), Some(Cipher::ChaCha20Poly1305));
+        assert_eq!(aes.choose(chacha.set()), None);
+        for first in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+            assert_eq!(Ciphers::all(first).choose(CipherSet::supported()), Some(first));
+            assert_eq!(Ciphers::all(first).set(), CipherSet::supported());
+        }
+    }
+
+    #[test]
+    fn aes_is_used_where_it_is_fast_on_both_sides() {
+        let (fast, slow) = (Ciphers::by_speed(5000, 2000), Ciphers::by_speed(100, 2000));
+        assert_eq!(fast.choose(fast.set()), Some(Cipher::Aes256Gcm));
+        for (ours, theirs) in [(fast, slow), (slow, fast), (slow, slow)] {
+            assert_eq!(ours.choose(theirs.set()), Some(Cipher::ChaCha20Poly1305));
+        }
+        assert_eq!(Ciphers::detected() == Ciphers::by_speed(2, 1), aes_in_hardware());
+        assert!(Ciphers::detected().contains(Cipher::ChaCha20Poly1305), "the one everybody can do is always offered");
+        assert_eq!(Ciphers::obliging().set(), CipherSet::supported());
     }
 }

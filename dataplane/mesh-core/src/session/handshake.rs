@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::PublicKey;
 use super::aead::RawKeys;
-use super::cipher::{Cipher, CipherSet};
+use super::cipher::{Cipher, Ciphers};
 use super::token::{self, NamespaceKeys};
 use super::wipe::Wiped;
 
@@ -233,8 +233,9 @@ impl Split {
     }
 }
 
-/// Answers a Hello: the Welcome and the cipher it names, or `None` to stay silent. A plain function, as it runs elsewhere.
-pub type Choose = fn(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)>;
+/// Answers a Hello: the Welcome and the cipher it names, without one if it says that there is none in common, or `None` to stay
+/// silent. A plain function, as it runs elsewhere.
+pub type Choose = fn(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Option<Cipher>)>;
 
 /// The initiator's side, waiting for message 2.
 pub struct Initiator {
@@ -319,12 +320,10 @@ impl Origin {
 pub struct ResponderAnswered {
     /// Payload 1.
     pub hello: Vec<u8>,
-    /// The cipher that was chosen.
-    pub cipher: Cipher,
     /// Message 2, to be sent.
     pub noise: Vec<u8>,
-    /// Waits for message 3.
-    pub responder: Responder,
+    /// Waits for message 3; `None`: there is no cipher in common, message 2 says so, and nothing follows.
+    pub responder: Option<Responder>,
 }
 
 /// What the responder has at the end.
@@ -344,7 +343,7 @@ impl Responder {
     pub fn answer(
         params: &Params,
         noise: &[u8],
-        ours: CipherSet,
+        ours: Ciphers,
         choose: Choose,
     ) -> Result<ResponderAnswered, HandshakeError> {
         let mut state = params.state(false);
@@ -354,8 +353,11 @@ impl Responder {
             return Err(HandshakeError::PayloadTooLong);
         }
         let answered = write(&mut state, &welcome)?;
-        let origin = Box::new(Origin { params: params.clone(), hello_noise: noise.to_vec(), welcome });
-        Ok(ResponderAnswered { hello, cipher, noise: answered, responder: Self { state, cipher, origin } })
+        let responder = cipher.map(|cipher| {
+            let origin = Box::new(Origin { params: params.clone(), hello_noise: noise.to_vec(), welcome });
+            Self { state, cipher, origin }
+        });
+        Ok(ResponderAnswered { hello, noise: answered, responder })
     }
 
     /// Reads message 3. After an error the responder is given back, as it was: a false message 3 must not be able to end the

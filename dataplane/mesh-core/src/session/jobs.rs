@@ -4,7 +4,7 @@
 //! gets the same bytes.
 
 use super::PublicKey;
-use super::cipher::CipherSet;
+use super::cipher::Ciphers;
 use super::handshake::{
     Choose, HandshakeError, Initiator, InitiatorFinished, Params, Responder, ResponderAnswered, ResponderFinished,
 };
@@ -20,7 +20,7 @@ pub struct Job {
 #[derive(Debug)]
 enum Work {
     InitiatorStart { params: Params, hello: Vec<u8> },
-    ResponderAnswer { params: Params, noise: Vec<u8>, ours: CipherSet, choose: Choose },
+    ResponderAnswer { params: Params, noise: Vec<u8>, ours: Ciphers, choose: Choose },
     InitiatorFinish { initiator: Initiator, noise: Vec<u8>, last: Vec<u8>, expected: Option<PublicKey> },
     ResponderFinish { responder: Responder, noise: Vec<u8> },
 }
@@ -68,7 +68,7 @@ impl Job {
     }
 
     /// Answers message 1, `noise`. `choose` is given the Hello and `ours`, and makes the Welcome.
-    pub fn responder_answer(id: u64, params: Params, noise: Vec<u8>, ours: CipherSet, choose: Choose) -> Self {
+    pub fn responder_answer(id: u64, params: Params, noise: Vec<u8>, ours: Ciphers, choose: Choose) -> Self {
         Self { id, work: Work::ResponderAnswer { params, noise, ours, choose } }
     }
 

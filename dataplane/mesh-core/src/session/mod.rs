@@ -10,7 +10,7 @@
 //! 5. [`replay`]: no packet counts twice;
 //! 6. [`keyring`]: the sessions of one peer, changed without losing a packet.
 //!
-//! `random` gives the secrets of a run, and forgets them.
+//! `library` is what carries out the ciphers of packets; `random` gives the secrets of a run, and forgets them.
 //!
 //! Secrets are wiped when they are dropped, and none has a `Debug` that shows it.
 
@@ -36,6 +36,7 @@ pub mod replay;
 pub mod sealer;
 pub mod token;
 
+mod library;
 pub(crate) mod random;
 mod wipe;
 

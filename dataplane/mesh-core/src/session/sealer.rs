@@ -76,7 +76,9 @@ mod tests {
         });
         assert_eq!(firsts.len(), 40_000 / 3);
         assert_eq!(firsts.iter().collect::<HashSet<_>>().len(), firsts.len());
-        assert!(firsts.iter().all(|first| (first - (PACKETS_MAX - 40_000)) % 3 == 0 && first + 3 <= PACKETS_MAX));
+        assert!(
+            firsts.iter().all(|first| (first - (PACKETS_MAX - 40_000)).is_multiple_of(3) && first + 3 <= PACKETS_MAX)
+        );
         assert!(!sealer.is_used_up());
         assert_eq!(sealer.reserve(1), Some(PACKETS_MAX - 1));
         assert!(sealer.is_used_up());

@@ -23,7 +23,7 @@ use super::timers::Timer;
 use super::{Reply, Transfer};
 use crate::drops::DropReason;
 use crate::seam::{Endpoint, Moment, SocketId};
-use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::cipher::{Cipher, CipherSet, Ciphers};
 use crate::session::handshake::{
     HandshakeError, Kind as SessionKind, Params, Responder, ResponderAnswered, ResponderFinished, read_hello,
 };
@@ -163,13 +163,13 @@ impl Handshakes {
 }
 
 /// Chooses a cipher for a Hello and makes the Welcome.
-fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
+fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Option<Cipher>)> {
     let Ok(Some(Message::Hello { ciphers, features, .. })) = Message::decode(hello) else {
         return None;
     };
     let cipher = ours.choose(CipherSet::from_bits(ciphers))?;
     let welcome = Message::Welcome { cipher: cipher.bit(), features: features & FEATURES };
-    Some((welcome.to_vec(), cipher))
+    Some((welcome.to_vec(), Some(cipher)))
 }
 
 /// Which handshake an init begins: the start of its gateway, and the number within that.
@@ -257,7 +257,7 @@ impl Transfer {
         let index = self.new_index(from.socket);
         let job = self.handshakes.next_job(index);
         let params = Params::new(SessionKind::GatewayToTransfer, &keys, &self.static_key, self.rng.secret());
-        self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), CipherSet::fast(), choose));
+        self.jobs.push_back(Job::responder_answer(job, params, init.noise.to_vec(), Ciphers::obliging(), choose));
         let ends = now + HANDSHAKE_LIFE;
         self.timers.set(ends, Timer::Handshake(index));
         self.handshakes.by_endpoint.insert((bytes, index));
@@ -334,6 +334,7 @@ impl Transfer {
         };
         match done.outcome {
             Outcome::ResponderAnswered(ResponderAnswered { noise, responder, .. }) => {
+                let responder = responder.expect("our choice is silent where there is no cipher");
                 let endpoint = handshake.endpoint;
                 let Some(space) = self.spaces.get(endpoint.socket) else { return };
                 let mut response = Vec::new();

@@ -139,6 +139,7 @@ const GATEWAY_SEED: &[Flag] = &[
 ];
 
 const GATEWAY_ADDED: &[Flag] = &[
+    Flag::text("cipher", "auto", "what packets are sealed with: auto (the faster one), aes or chacha"),
     CONFIG,
     ENGINE,
     Flag::text("mapping", "auto", "whether to ask the router for a port (PCP, NAT-PMP, UPnP): auto or off"),

@@ -101,7 +101,7 @@ mod tests {
         {
             let text = usage(program, called_as);
             assert_eq!(&text[..expect.len()], expect);
-            assert!(text[expect.len()..].starts_with("\nFurther flags:\n  -config string\n"), "{text}");
+            assert!(text[expect.len()..].starts_with("\nFurther flags:\n  -c"), "{text}");
         }
     }
 

@@ -135,6 +135,7 @@ fn what_is_wrong_is_named() {
             &["-path", "auto,nas=relay"],
             "-path: \"nas\" is no virtual address: give one as in -path auto,172.168.3.2=relay",
         ),
+        (&["-cipher", "des"], "-cipher des does not exist: give auto, aes or chacha"),
         (&["-mapping", "upnp"], "-mapping upnp does not exist: give auto or off"),
         (&["-offload", "tso"], "-offload tso does not exist: give auto or off"),
         (&["-mtu", "576"], "-mtu is not a number in 1280..65535: give one, as in -mtu 1400"),

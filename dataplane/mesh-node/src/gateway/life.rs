@@ -361,7 +361,11 @@ impl<'a, E: Make> Life<'a, E> {
             }
             // The data thread has done it.
             Event::CloseSockets(_) => {}
-            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::PathChanged { .. } | Event::Impostor { .. } => {
+            Event::PeerUp { .. }
+            | Event::PeerDown { .. }
+            | Event::PathChanged { .. }
+            | Event::NoCommonCipher { .. }
+            | Event::Impostor { .. } => {
                 tell(&event);
             }
         }

@@ -54,6 +54,10 @@ pub(super) fn tell(event: &Event) {
         Event::Impostor { ip4 } => {
             tracing::warn!(peer = %ip4, "someone with another key is in the place of a peer: refused")
         }
+        Event::NoCommonCipher { ip4 } => tracing::warn!(
+            peer = %ip4,
+            "no cipher in common: give both gateways the same -cipher, or leave it out on both"
+        ),
         Event::ResolveTransfer
         | Event::Registered { .. }
         | Event::Refused { .. }

@@ -10,6 +10,7 @@ use mesh_core::seam::Offloads;
 use super::mapping::ShownMapping;
 use super::partner::Partner;
 use super::sockets::Shown;
+use crate::ciphers::CipherReport;
 use crate::helpers::Helpers;
 use crate::iface::{self, Outside};
 use crate::log::DroppedLines;
@@ -37,6 +38,7 @@ pub(super) struct Report<E: Make> {
     /// What bridges over TCP did.
     pub(super) tcp: Arc<Counts>,
     pub(super) mapping: ShownMapping,
+    pub(super) ciphers: CipherReport,
     pub(super) started: Instant,
     pub(super) log: DroppedLines,
 }
@@ -79,6 +81,7 @@ impl<E: Make> Report<E> {
             route,
             tcp: self.tcp.report(),
             mapping: self.mapping.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ciphers: self.ciphers.clone(),
             gateway,
         })
     }

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub use server::StatusServer;
 
+use crate::ciphers::CipherReport;
 use crate::cli::flags::Program;
 use crate::cli::{Failure, StatusQuery, View};
 use crate::engine::EngineCounters;
@@ -191,6 +192,8 @@ pub struct GatewayReport {
     pub tcp: StreamReport,
     /// What the router maps to the outside socket for IPv4.
     pub mapping: MappingReport,
+    /// What it seals packets with.
+    pub ciphers: CipherReport,
     /// The state machine's part, field by field.
     #[serde(flatten)]
     pub gateway: mesh_core::gateway::Status,

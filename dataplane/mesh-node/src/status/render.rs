@@ -300,6 +300,15 @@ pub(super) fn gateway(document: &Value) -> String {
         cell(&transfer["endpoint"]),
         way,
     );
+    let ciphers = &document["ciphers"];
+    let _ = writeln!(
+        text,
+        "  offers {}; AES {} and ChaCha20 {} Mbit/s ({})",
+        cell(&ciphers["offered"]),
+        cell(&ciphers["aes_mbit_s"]),
+        cell(&ciphers["chacha_mbit_s"]),
+        cell(&ciphers["library"]),
+    );
     let rows: Vec<Vec<String>> = document["peers"]
         .as_array()
         .into_iter()
@@ -311,7 +320,7 @@ pub(super) fn gateway(document: &Value) -> String {
                 cell(&peer["path"]),
                 cell(&peer["endpoint"]),
                 milliseconds(&peer["rtt_micros"]),
-                cell(&peer["cipher"]),
+                cell(if peer["failure"].is_null() { &peer["cipher"] } else { &peer["failure"] }),
                 cell(&peer["verified"]),
                 seconds(&peer["handshake_seconds"]),
                 bytes(&peer["bytes_in"]),

@@ -9,6 +9,7 @@ use mesh_core::gateway::{
 };
 
 use super::*;
+use crate::ciphers::{CipherChoice, CipherSpeed};
 
 const DOCUMENT: &str = include_str!("../../STATUS.md");
 
@@ -94,6 +95,10 @@ fn full_gateway() -> GatewayReport {
             protocol: Some(Protocol::Pcp),
             why: String::new(),
         },
+        ciphers: CipherReport {
+            library: "aws-lc",
+            ..CipherReport::new(CipherChoice::Auto, CipherSpeed { aes_mbit_s: 62_000, chacha_mbit_s: 16_400 })
+        },
         gateway: Status {
             ip4: Ipv4Addr::new(172, 168, 3, 1),
             ip6: "fd5e:2b8c:11d0::aca8:301".parse().unwrap(),
@@ -128,6 +133,7 @@ fn full_gateway() -> GatewayReport {
                 path: Some(PathKind::Relay),
                 endpoint: Some("203.0.113.10:8000".parse().unwrap()),
                 cipher: Some("AES-256-GCM"),
+                failure: None,
                 handshake_seconds: Some(41),
                 heard_seconds: Some(0),
                 rtt_micros: Some(12_340),
@@ -331,7 +337,10 @@ fn check(heading: &str, full: &impl Serialize, bare: &[impl Serialize]) {
 #[test]
 fn every_field_is_described_and_every_description_has_its_field() {
     check("transfer", &full_transfer(), &[bare_transfer()]);
-    check("gateway", &full_gateway(), &bare_gateways());
+    // Either there is a session or a failure: the example has the session.
+    let mut gateway = full_gateway();
+    gateway.gateway.peers[0].failure = Some("no-common-cipher");
+    check("gateway", &gateway, &bare_gateways());
 }
 
 #[test]
@@ -358,11 +367,16 @@ fn the_tables_show_what_there_is() {
         "engine portable (as asked), offloads udp-gso, udp-gro",
         "by the route via wlan0 (192.168.1.7)",
         "the router maps 203.0.113.5:62641 (pcp)",
+        "offers AES-256-GCM, ChaCha20-Poly1305; AES 62000 and ChaCha20 16400 Mbit/s (aws-lc)",
         "172.168.3.2  store  relay",
         "AES-256-GCM",
     ] {
         assert!(shown.contains(expect), "{expect} is not in {shown}");
     }
+    let mut refused = full_gateway();
+    (refused.gateway.peers[0].cipher, refused.gateway.peers[0].failure) = (None, Some("no-common-cipher"));
+    let shown = render::gateway(&serde_json::to_value(refused).unwrap());
+    assert!(shown.contains("  no-common-cipher  "), "{shown}");
     let bare = render::gateway(&serde_json::to_value(bare_gateway()).unwrap());
     assert!(bare.contains("no port of a router: the router answers none of"), "{bare}");
     let shown = render::transfer(&serde_json::to_value(full_transfer()).unwrap());

@@ -202,6 +202,7 @@ impl World {
                         | gateway::Event::PeerUp { .. }
                         | gateway::Event::PeerDown { .. }
                         | gateway::Event::PathChanged { .. }
+                        | gateway::Event::NoCommonCipher { .. }
                         | gateway::Event::Impostor { .. } => {}
                     }
                     member.events.push((self.now, event));

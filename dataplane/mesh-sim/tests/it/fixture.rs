@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mesh_core::gateway::{Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use mesh_core::seam::{Moment, Offloads, SocketId};
+use mesh_core::session::cipher::Ciphers;
 use mesh_core::session::handshake::StaticKey;
 use mesh_core::session::token::{NamespaceKeys, StretchedToken};
 use mesh_core::transfer::{Transfer, TransferConfig};
@@ -113,6 +114,7 @@ fn new_gateway_with(
         outer_bytes: OuterSize::Assumed,
         path,
         pins: Vec::new(),
+        ciphers: Ciphers::detected(),
         pinned_transfer_key: None,
         seed,
     };

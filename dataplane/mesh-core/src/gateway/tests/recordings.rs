@@ -14,7 +14,7 @@ use crate::drops::DropReason;
 use crate::gateway::callers::{Caller, Callers};
 use crate::node::Node;
 use crate::seam::{Arrival, Endpoint, Moment, Origin, Slab, SocketId};
-use crate::session::cipher::{Cipher, CipherSet};
+use crate::session::cipher::{Cipher, Ciphers};
 use crate::session::handshake::{Initiator, Kind as SessionKind, Params, Responder, StaticKey};
 use crate::session::mac;
 use crate::session::random::Generator;
@@ -260,8 +260,9 @@ fn bad_welcome_is_not_asked_for_again_at_once() {
             inits += 1;
             let dishonest = StaticKey::from_seed([2; 32]);
             let params = Params::new(SessionKind::GatewayToGateway, &keys(), &dishonest, [inits; 32]);
-            let choose = |_: &[u8], _| Some((Message::Welcome { cipher: 0, features: 0 }.to_vec(), Cipher::Aes256Gcm));
-            let made = Responder::answer(&params, init.noise, CipherSet::fast(), choose).unwrap();
+            let choose =
+                |_: &[u8], _| Some((Message::Welcome { cipher: 4, features: 0 }.to_vec(), Some(Cipher::Aes256Gcm)));
+            let made = Responder::answer(&params, init.noise, Ciphers::detected(), choose).unwrap();
             let route =
                 Route { destination: Destination::here(init.route.source), source: init.route.destination.slot };
             let (mut bytes, mac1) = (Vec::new(), |bytes: &[u8]| mac::mac1(&keys(), bytes));

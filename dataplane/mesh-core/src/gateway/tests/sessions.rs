@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::packets::ping;
 use super::world::{Datagram, Fate, World, address_of, config, ip4};
 use crate::drops::DropReason;
-use crate::gateway::Event;
+use crate::gateway::{Event, GatewayConfig};
+use crate::session::cipher::{Cipher, Ciphers};
 use crate::session::handshake::StaticKey;
 
 #[test]
@@ -28,6 +29,40 @@ fn both_first_packets_at_once_pass() {
         assert_eq!((world.packets(1), world.packets(2)), (199, 199), "{late_1} and {late_2} ms late");
         assert_eq!(world.gateways[&1].indexes.taken(), 2, "the transfer's session and the peer's");
     }
+}
+
+#[test]
+fn peers_without_a_cipher_in_common_both_say_so_once_until_one_gives_way() {
+    let only = |number, boot, cipher| GatewayConfig { ciphers: Ciphers::only(cipher), ..config(number, boot) };
+    let mut world = World::with(&[]);
+    world.insert(1, only(1, 1, Cipher::Aes256Gcm));
+    world.insert(2, only(2, 1, Cipher::ChaCha20Poly1305));
+    world.run(Duration::from_secs(1));
+    for seq in 0..30 {
+        world.inside(1, &ping(1, 2, seq));
+        world.run(Duration::from_secs(1));
+    }
+    assert_eq!(world.packets(2), 0);
+    for (number, peer) in [(1, 2), (2, 1)] {
+        let told = |event: &&Event| **event == Event::NoCommonCipher { ip4: ip4(peer) };
+        assert_eq!(world.events[&number].iter().filter(told).count(), 1, "gateway {number}");
+        let gateway = &world.gateways[&number];
+        let refused = gateway.drops().get(DropReason::NoCommonCipher);
+        assert!((3..=5).contains(&refused), "one in ten seconds: {refused} in gateway {number}");
+        assert_eq!(gateway.drops().get(DropReason::HandshakeFailed), 0);
+        let status = gateway.status(world.now);
+        let failures: Vec<_> = status.peers.iter().map(|peer| (peer.connected, peer.failure)).collect();
+        assert_eq!(failures, [(false, Some("no-common-cipher"))], "gateway {number}");
+    }
+    world.insert(2, GatewayConfig { ciphers: Ciphers::all(Cipher::ChaCha20Poly1305), ..config(2, 2) });
+    for seq in 30..50 {
+        world.inside(1, &ping(1, 2, seq));
+        world.run(Duration::from_secs(1));
+    }
+    assert!(world.packets(2) >= 5, "{}", world.packets(2));
+    let status = world.gateways[&1].status(world.now);
+    let peer = &status.peers[0];
+    assert_eq!((peer.cipher, peer.failure), (Some(Cipher::Aes256Gcm.name()), None));
 }
 
 #[test]

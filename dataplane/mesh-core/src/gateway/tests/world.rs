@@ -10,6 +10,7 @@ use super::streams::{self, Streams};
 use crate::gateway::{Event, Gateway, GatewayConfig, OuterSize, PathChoice, Sockets};
 use crate::node::Node;
 use crate::seam::{Action, Arrival, Endpoint, Moment, Offloads, Origin, Slab, SocketId};
+use crate::session::cipher::Ciphers;
 use crate::session::handshake::StaticKey;
 use crate::session::token::{NamespaceKeys, StretchedToken};
 use crate::transfer::{Transfer, TransferConfig};
@@ -67,6 +68,7 @@ pub(crate) fn config(number: u8, boot: u64) -> GatewayConfig {
         outer_bytes: OuterSize::Assumed,
         path: PathChoice::Relay,
         pins: Vec::new(),
+        ciphers: Ciphers::detected(),
         pinned_transfer_key: None,
         seed: [boot as u8 ^ number.wrapping_mul(31); 32],
     }

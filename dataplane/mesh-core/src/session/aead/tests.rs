@@ -1,3 +1,4 @@
+use super::super::library;
 use super::super::token::tests::hex;
 use super::*;
 
@@ -117,9 +118,10 @@ fn raw_keys_open_what_the_other_side_sealed() {
 
 #[test]
 fn expanded_keys_are_wiped_and_quiet_ones_small() {
-    assert!(
-        !std::mem::needs_drop::<LessSafeKey>(),
-        "a key keeps nothing on the heap, so wiping its bytes wipes it all"
+    assert_eq!(
+        std::mem::needs_drop::<LessSafeKey>(),
+        library::NAME == "aws-lc",
+        "a key keeps nothing on the heap, so wiping its bytes wipes it all; or it is AWS-LC's, which wipes that itself"
     );
     assert!(std::mem::needs_drop::<SealingKey>() && std::mem::needs_drop::<OpeningKey>());
     assert!(std::mem::needs_drop::<RawKeys>());

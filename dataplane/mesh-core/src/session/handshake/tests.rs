@@ -1,3 +1,4 @@
+use super::super::cipher::CipherSet;
 use super::super::jobs::{Done, Job, Outcome};
 use super::super::token::StretchedToken;
 use super::super::token::tests::hex;
@@ -21,9 +22,9 @@ fn gateway(who: u8) -> Params {
 }
 
 /// Says which cipher it chose, behind the Welcome.
-fn choose(hello: &[u8], ours: CipherSet) -> Option<(Vec<u8>, Cipher)> {
+fn choose(hello: &[u8], ours: Ciphers) -> Option<(Vec<u8>, Option<Cipher>)> {
     (hello == HELLO).then_some(())?;
-    ours.choose(CipherSet::only(Cipher::ChaCha20Poly1305)).map(|cipher| (WELCOME.to_vec(), cipher))
+    ours.choose(CipherSet::only(Cipher::ChaCha20Poly1305)).map(|cipher| (WELCOME.to_vec(), Some(cipher)))
 }
 
 fn start(params: Params) -> (Vec<u8>, Initiator) {
@@ -34,7 +35,7 @@ fn start(params: Params) -> (Vec<u8>, Initiator) {
 }
 
 fn answer(params: Params, noise: &[u8]) -> Result<ResponderAnswered, HandshakeError> {
-    match Job::responder_answer(2, params, noise.to_vec(), CipherSet::supported(), choose).run() {
+    match Job::responder_answer(2, params, noise.to_vec(), Ciphers::all(Cipher::Aes256Gcm), choose).run() {
         Done { id: 2, outcome: Outcome::ResponderAnswered(answered) } => Ok(answered),
         Done { id: 2, outcome: Outcome::Failed { error, initiator: None, responder: None } } => Err(error),
         done => panic!("{done:?}"),
@@ -72,12 +73,12 @@ fn both_sides_learn_payloads_keys_and_each_other() {
     let (noise1, initiator) = start(gateway(1));
     assert_eq!(noise1.len(), HELLO.len() + 48);
     let answered = answer(gateway(2), &noise1).unwrap();
-    assert_eq!((answered.hello.as_slice(), answered.cipher), (HELLO, Cipher::ChaCha20Poly1305));
+    assert_eq!(answered.hello, HELLO);
     assert_eq!(answered.noise.len(), WELCOME.len() + 96);
     let here = finish(initiator, &answered.noise, Some(public(2))).unwrap();
     assert_eq!((here.welcome.as_slice(), here.remote), (WELCOME, public(2)));
     assert_eq!(here.noise.len(), LAST.len() + 64);
-    let there = end(answered.responder, &here.noise).unwrap();
+    let there = end(answered.responder.unwrap(), &here.noise).unwrap();
     assert_eq!((there.payload.as_slice(), there.remote), (LAST, public(1)));
     assert_eq!(there.cipher, Cipher::ChaCha20Poly1305);
     assert!(here.split.initiator() && !there.split.initiator());
@@ -224,7 +225,7 @@ fn refused_job_gives_back_what_it_was_given() {
     let job = Job::initiator_finish(2, initiator, answered.noise.clone(), LAST.to_vec(), None);
     let (2, Some(initiator), None) = overloaded(job.refuse()) else { panic!("the initiator") };
     let here = finish(initiator, &answered.noise, None).unwrap();
-    let job = Job::responder_finish(3, answered.responder, here.noise.clone());
+    let job = Job::responder_finish(3, answered.responder.unwrap(), here.noise.clone());
     let (3, None, Some(responder)) = overloaded(job.refuse()) else { panic!("the responder") };
     assert_eq!(end(responder, &here.noise).unwrap().payload, LAST);
 }
@@ -245,7 +246,7 @@ fn false_message_two_does_not_end_the_handshake() {
         initiator = again.expect("the handshake goes on");
     }
     let here = finish(initiator, &answered.noise, Some(public(2))).unwrap();
-    assert!(end(answered.responder, &here.noise).is_ok());
+    assert!(end(answered.responder.unwrap(), &here.noise).is_ok());
 }
 
 #[test]
@@ -253,7 +254,7 @@ fn changed_message_three_is_refused_and_the_true_one_still_works() {
     let (noise1, initiator) = start(gateway(1));
     let answered = answer(gateway(2), &noise1).unwrap();
     let noise3 = finish(initiator, &answered.noise, None).unwrap().noise;
-    let mut responder = answered.responder;
+    let mut responder = answered.responder.unwrap();
     for at in 0..=noise3.len() {
         let mut changed = noise3.clone();
         match changed.get_mut(at) {
@@ -359,7 +360,7 @@ impl snow::types::Dh for Fixed {
 #[test]
 fn no_common_cipher_is_no_answer() {
     let (noise1, _) = start(gateway(1));
-    let ours = CipherSet::only(Cipher::Aes256Gcm);
+    let ours = Ciphers::only(Cipher::Aes256Gcm);
     let done = Job::responder_answer(2, gateway(2), noise1, ours, choose).run();
     assert!(matches!(
         done.outcome,
@@ -368,20 +369,30 @@ fn no_common_cipher_is_no_answer() {
 }
 
 #[test]
+fn an_answer_without_a_cipher_is_the_last_word() {
+    let (initiator, noise1) = Initiator::start(&gateway(1), HELLO).unwrap();
+    let none = |_: &[u8], _| Some((WELCOME.to_vec(), None));
+    let answered = Responder::answer(&gateway(2), &noise1, Ciphers::all(Cipher::Aes256Gcm), none).unwrap();
+    assert!(answered.responder.is_none());
+    let here = initiator.finish(&answered.noise, LAST, Some(&public(2))).unwrap();
+    assert_eq!((here.welcome.as_slice(), here.remote), (WELCOME, public(2)), "and is as authentic as any");
+}
+
+#[test]
 fn payloads_fit_their_messages_exactly() {
     let (initiator, noise1) = Initiator::start(&gateway(1), &[1; HELLO_BYTES_MAX]).unwrap();
     assert_eq!(noise1.len(), 264);
-    let longest = |_: &[u8], _| Some((vec![2; WELCOME_BYTES_MAX], Cipher::Aes256Gcm));
-    let answered = Responder::answer(&gateway(2), &noise1, CipherSet::supported(), longest).unwrap();
+    let longest = |_: &[u8], _| Some((vec![2; WELCOME_BYTES_MAX], Some(Cipher::Aes256Gcm)));
+    let answered = Responder::answer(&gateway(2), &noise1, Ciphers::all(Cipher::Aes256Gcm), longest).unwrap();
     assert_eq!(answered.noise.len(), 276);
     let here = initiator.finish(&answered.noise, &[3; FINAL_BYTES_MAX], None).unwrap();
     assert_eq!(here.noise.len(), 1160);
-    assert_eq!(answered.responder.finish(&here.noise).unwrap().payload, [3; FINAL_BYTES_MAX]);
+    assert_eq!(answered.responder.unwrap().finish(&here.noise).unwrap().payload, [3; FINAL_BYTES_MAX]);
 
     let too_long = HandshakeError::PayloadTooLong;
     assert_eq!(Initiator::start(&gateway(1), &[1; HELLO_BYTES_MAX + 1]).err(), Some(too_long));
-    let longer = |_: &[u8], _| Some((vec![2; WELCOME_BYTES_MAX + 1], Cipher::Aes256Gcm));
-    assert_eq!(Responder::answer(&gateway(2), &noise1, CipherSet::supported(), longer).err(), Some(too_long));
+    let longer = |_: &[u8], _| Some((vec![2; WELCOME_BYTES_MAX + 1], Some(Cipher::Aes256Gcm)));
+    assert_eq!(Responder::answer(&gateway(2), &noise1, Ciphers::all(Cipher::Aes256Gcm), longer).err(), Some(too_long));
     let (_, initiator) = start(gateway(1));
     let (error, again) = initiator.finish(&answered.noise, &[3; FINAL_BYTES_MAX + 1], None).unwrap_err();
     assert_eq!((error, again.is_some()), (too_long, true));
