@@ -56,7 +56,8 @@ pub use self::local::{
     BEACON_GROUP_IPV4, BEACON_GROUP_IPV6, BEACON_PORT, BeaconSocket, Beacons, LOCAL_ADDRESSES_MAX, LocalAddress,
 };
 pub use self::paths::{
-    OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState,
+    OUTER_BYTES_ASSUMED, OuterSize, PROBED_BYTES, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS,
+    SEARCH_SOCKETS_KEPT, SearchState,
 };
 pub use self::status::{
     CandidateStatus, MappingStatus, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus,

@@ -19,6 +19,7 @@ mod relay;
 mod restarts;
 mod ring;
 mod routers;
+mod sizes;
 mod stopping;
 mod tcp;
 mod watching;
