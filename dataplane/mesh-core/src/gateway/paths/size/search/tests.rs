@@ -69,7 +69,7 @@ impl Way {
             self.bytes += u64::from(outer);
             let payload = usize::from(outer) - 28;
             self.size.probe(self.now, self.asked, outer, payload);
-            let lost = self.lose_each > 0 && self.asked % self.lose_each == 0;
+            let lost = self.lose_each > 0 && self.asked.is_multiple_of(self.lose_each);
             if outer <= self.carries && !lost {
                 self.answers.push((self.now + self.round_trip, self.asked, payload));
             }
