@@ -242,9 +242,9 @@ fn receive(socket: &UdpSocket) -> Result<(Vec<u8>, u8)> {
     let mut space = cmsg_space!(u8);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
-    let tos = message.cmsgs()?.find_map(|message| match message {
-        ControlMessageOwned::Ipv4Tos(tos) => Some(tos),
-        _ => None,
+    let tos = message.cmsgs()?.find_map(|message| {
+        let ControlMessageOwned::Ipv4Tos(tos) = message else { return None };
+        Some(tos)
     });
     let (length, tos) = (message.bytes, tos.context("the TOS byte is told")?);
     Ok((bytes[..length].to_vec(), tos))
