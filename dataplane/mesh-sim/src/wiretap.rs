@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use mesh_core::gateway::PROBED_BYTES;
 use mesh_core::seam::Moment;
 use mesh_wire::frame::{FirstByte, FrameType, classify};
 
@@ -31,7 +32,7 @@ pub struct Wiretap {
     pub bytes: u64,
     /// Datagrams that a node wanted to send and could not: it had no such socket, or no address.
     pub unsent: u64,
-    /// Longest datagram that is not data, in bytes of UDP payload.
+    /// Longest datagram that is neither data nor a probe of a path's size, in bytes of UDP payload.
     pub control_bytes_max: usize,
     /// UDP payload bytes of all that is not data.
     pub control_bytes: u64,
@@ -73,7 +74,11 @@ impl Wiretap {
             self.frames[usize::from(frame as u8)] += 1;
         }
         if frame != Some(FrameType::Data) {
-            self.control_bytes_max = self.control_bytes_max.max(bytes.len());
+            // Probes of sizes are sealed as other messages, but known by their lengths.
+            let probe = PROBED_BYTES.iter().any(|length| usize::from(*length) == datagram.ip_bytes());
+            if !(probe && frame == Some(FrameType::Control)) {
+                self.control_bytes_max = self.control_bytes_max.max(bytes.len());
+            }
             self.control_bytes += bytes.len() as u64;
         }
         if self.recording {

@@ -50,7 +50,10 @@ mod tests;
 /// The wire version spoken here: the high nibble of byte 0.
 pub const VERSION: u8 = 2;
 
-/// Longest control datagram, in bytes: it passes every path that IPv6 promises.
+/// Longest control datagram, in bytes: it passes every path that IPv6 promises. Only a [probe of a path's size] is as long as it asks
+/// for.
+///
+/// [probe of a path's size]: message::Message::SizeProbe
 pub const CONTROL_BYTES_MAX: usize = 1200;
 
 /// Bytes of an AEAD tag (AES-256-GCM and ChaCha20-Poly1305 alike).

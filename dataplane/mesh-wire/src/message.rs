@@ -265,7 +265,7 @@ pub enum Message {
         /// Where the probe came from, as its receiver saw it.
         observed: SocketAddr,
     },
-    /// Does a datagram of this length pass? It is [padded](Message::to_vec_of) to the length that is asked for, and answered on the
+    /// Does a datagram of this length pass? The one message that may be longer than [`crate::CONTROL_BYTES_MAX`]. It is [padded](Message::to_vec_of) to the length that is asked for, and answered on the
     /// path it came by. Whoever does not know it does not answer, and is sent what every path is taken to carry.
     SizeProbe {
         /// Echoed in the answer.

@@ -97,7 +97,7 @@ impl Gateway {
                 self.handle_path_reply(now, id, straight, (seq, received), observed)
             }
             Some(Message::SizeProbe { seq }) => {
-                self.handle_size_probe(id, straight, seq, plaintext.len());
+                self.handle_size_probe(now, id, straight, seq, plaintext.len());
                 Ok(())
             }
             Some(Message::SizeReply { seq, bytes }) => self.handle_size_reply(now, id, straight, (seq, bytes)),

@@ -62,7 +62,8 @@ pub use self::local::{
 };
 pub use self::outbound::{Lane, LaneChange, Outbound, OutboundEvent};
 pub use self::paths::{
-    OUTER_BYTES_ASSUMED, OuterSize, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState,
+    OUTER_BYTES_ASSUMED, OuterSize, PROBED_BYTES, PathChoice, PathKind, PathStatus, SEARCH_SOCKETS,
+    SEARCH_SOCKETS_KEPT, SearchState,
 };
 pub use self::status::{
     CandidateStatus, MappingStatus, NetworkStatus, PeerStatus, Status, TransferState, TransferStatus,

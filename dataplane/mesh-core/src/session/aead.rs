@@ -8,8 +8,7 @@ use ring::hkdf;
 use zeroize::Zeroizing;
 
 use super::cipher::Cipher;
-use super::library::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use super::wipe::Wiped;
+use super::library::{Key, NONCE_BYTES};
 
 /// Bytes a tag adds to a packet, for both ciphers.
 pub const TAG_BYTES: usize = 16;
@@ -27,33 +26,27 @@ pub enum OpenError {
 }
 
 /// A key for sending, expanded. Wiped when dropped.
-pub struct SealingKey(Wiped<LessSafeKey>);
+pub struct SealingKey(Key);
 
 impl SealingKey {
     /// Expands `key` for `cipher`.
     pub fn new(cipher: Cipher, key: &[u8; 32]) -> Self {
-        Self(expand(cipher, key))
+        Self(Key::new(cipher, key))
     }
 
     /// Encrypts `body` in place and returns the tag that belongs behind it. `header` is authenticated and stays readable.
     pub fn seal(&self, counter: u64, header: &[u8], body: &mut [u8]) -> [u8; TAG_BYTES] {
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce(counter), Aad::from(header), body)
-            .expect("a packet is far below the 64 GiB that one nonce may cover");
-        let mut bytes = [0; TAG_BYTES];
-        bytes.copy_from_slice(tag.as_ref());
-        bytes
+        self.0.seal(nonce(counter), header, body)
     }
 }
 
 /// A key for receiving, expanded. Wiped when dropped.
-pub struct OpeningKey(Wiped<LessSafeKey>);
+pub struct OpeningKey(Key);
 
 impl OpeningKey {
     /// Expands `key` for `cipher`.
     pub fn new(cipher: Cipher, key: &[u8; 32]) -> Self {
-        Self(expand(cipher, key))
+        Self(Key::new(cipher, key))
     }
 
     /// Decrypts in place; `body_and_tag` is the ciphertext followed by its tag. Returns the length of the plaintext, which
@@ -64,10 +57,7 @@ impl OpeningKey {
         if body_and_tag.len() < TAG_BYTES {
             return Err(OpenError::TooShort);
         }
-        match self.0.open_in_place(nonce(counter), Aad::from(header), body_and_tag) {
-            Ok(plaintext) => Ok(plaintext.len()),
-            Err(_) => Err(OpenError::Forged),
-        }
+        self.0.open(nonce(counter), header, body_and_tag).ok_or(OpenError::Forged)
     }
 }
 
@@ -121,15 +111,10 @@ impl RawKeys {
 opaque_debug!(SealingKey, OpeningKey, RawKeys);
 
 /// The nonce of a counter: four zero bytes, then the counter, most significant byte first.
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; NONCE_LEN];
+fn nonce(counter: u64) -> [u8; NONCE_BYTES] {
+    let mut bytes = [0; NONCE_BYTES];
     bytes[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
-}
-
-fn expand(cipher: Cipher, key: &[u8; 32]) -> Wiped<LessSafeKey> {
-    let key = UnboundKey::new(cipher.algorithm(), key).expect("both ciphers have keys of 32 bytes");
-    Wiped::new(LessSafeKey::new(key))
+    bytes
 }
 
 fn packet_key(cipher: Cipher, secret: &[u8; 32]) -> Zeroizing<[u8; 32]> {

@@ -12,9 +12,6 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// Name of the library that carries both out.
-    pub const LIBRARY: &'static str = library::NAME;
-
     /// Its bit in the Hello and Welcome messages.
     pub const fn bit(self) -> u8 {
         match self {
@@ -40,12 +37,9 @@ impl Cipher {
         }
     }
 
-    /// The algorithm that carries it out.
-    pub(super) fn algorithm(self) -> &'static library::Algorithm {
-        match self {
-            Self::Aes256Gcm => &library::AES_256_GCM,
-            Self::ChaCha20Poly1305 => &library::CHACHA20_POLY1305,
-        }
+    /// Name of the library that carries it out on this processor.
+    pub fn library(self) -> &'static str {
+        library::name(self)
     }
 }
 

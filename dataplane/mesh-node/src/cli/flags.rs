@@ -143,7 +143,7 @@ const GATEWAY_ADDED: &[Flag] = &[
     CONFIG,
     ENGINE,
     Flag::text("mapping", "auto", "whether to ask the router for a port (PCP, NAT-PMP, UPnP): auto or off"),
-    Flag::int("mtu", "0", "largest IP packet the network outside carries, in bytes (0: 1280)"),
+    Flag::int("mtu", "0", "largest IP packet the network outside carries, in bytes (0: found out)"),
     Flag::text("name", "", "name other members see (empty: the host's name)"),
     Flag::text(
         "offload",

@@ -23,6 +23,7 @@ mod relay;
 mod restarts;
 mod ring;
 mod routers;
+mod sizes;
 mod stopping;
 mod tcp;
 mod watching;

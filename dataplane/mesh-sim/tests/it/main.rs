@@ -10,3 +10,4 @@ mod replay;
 mod restarts;
 mod scale;
 mod searching;
+mod sizes;

@@ -202,14 +202,19 @@ impl Gauge {
         self.silent_from().is_some_and(|from| now >= from)
     }
 
+    /// What was lost says nothing of the path: the frames were too long for it.
+    pub(in crate::gateway) fn forget_loss(&mut self) {
+        self.counted = None;
+        (self.frames, self.lost) = (0.0, 0.0);
+    }
+
     /// The path is silent: what is asked from here on has to prove it anew. Counts go on.
     pub(in crate::gateway) fn fall_silent(&mut self) {
         self.outstanding.clear();
         self.streak = 0;
         self.fastest = None;
         // Loss while it was silent says nothing of it when it is back.
-        self.counted = None;
-        (self.frames, self.lost) = (0.0, 0.0);
+        self.forget_loss();
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) use self::search::{PeerSearch, Search};
 pub use self::search::{SEARCH_SOCKETS, SEARCH_SOCKETS_KEPT, SearchState};
 pub(super) use self::size::{Fit, INSIDE_BYTES_MIN, OUTER_BYTES_USUAL};
 use self::size::{IPV4_UDP_BYTES, IPV6_UDP_BYTES};
-pub use self::size::{OUTER_BYTES_ASSUMED, OuterSize};
+pub use self::size::{OUTER_BYTES_ASSUMED, OuterSize, PROBED_BYTES};
 pub(super) use self::table::Paths;
 use super::local::LocalAddress;
 use crate::seam::Endpoint;

@@ -15,6 +15,7 @@ use mesh_wire::sealed::OVERHEAD_BYTES;
 pub(in crate::gateway) use self::fit::Fit;
 use self::search::OUTER_BYTES_MAX;
 pub(in crate::gateway) use self::search::OUTER_BYTES_USUAL;
+pub use self::search::PROBED_BYTES;
 pub(in crate::gateway) use self::search::Size;
 
 /// Outer packet that every path is assumed to carry until it proves more, in bytes: the minimum MTU of IPv6 (RFC 8200).

@@ -544,6 +544,16 @@ impl Paths {
         self.straight.iter_mut().map(|straight| &mut straight.size).chain([&mut self.relay_size])
     }
 
+    /// The same, to be told more.
+    pub(super) fn measured_mut(&mut self) -> &mut Gauge {
+        self.carries.map_or(&mut self.relay, |place| &mut self.straight[place].gauge)
+    }
+
+    /// Whether what carries loses more than it should.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.measured().loss() >= LOSSY
+    }
+
     /// What carries, measured.
     pub(in crate::gateway) fn measured(&self) -> &Gauge {
         self.gauge(self.carries)

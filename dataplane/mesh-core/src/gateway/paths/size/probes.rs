@@ -37,9 +37,8 @@ impl Gateway {
         let limit = self.outer_limit;
         let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.has_session() && peer.in_use(now)) else { return };
         let Some(path) = peer.path(&self.relay) else { return };
-        let usual = peer.paths.measured().round_trip();
         let mut lengths = Vec::new();
-        peer.paths.size_mut().tend(now, &path, limit, usual, &mut lengths);
+        peer.paths.tend_size(now, &path, limit, &mut lengths);
         for outer in lengths {
             self.send_size_probe(now, id, &path, outer);
         }
@@ -72,6 +71,7 @@ impl Gateway {
     /// where it asked from.
     pub(in crate::gateway) fn handle_size_probe(
         &mut self,
+        now: Moment,
         id: u32,
         from: Option<Endpoint>,
         seq: u32,
@@ -84,7 +84,10 @@ impl Gateway {
             Some(_) if peer.paths.choice() == PathChoice::Relay => return,
             Some(from) => Way::Straight(Path::straight(PathKind::Direct, from)),
         };
-        peer.paths.note_size_heard(from.as_ref(), bytes, self.outer_limit);
+        peer.paths.note_size_heard(now, from.as_ref(), bytes, self.outer_limit);
+        if peer.in_use(now) && peer.paths.next_size_timeout(self.outer_limit).is_some_and(|at| at <= now) {
+            self.peers.timers.by(id, now);
+        }
         self.send_by(id, way, &Message::SizeReply { seq, bytes });
     }
 
@@ -113,6 +116,13 @@ impl Paths {
         self.size().next_timeout(limit)
     }
 
+    fn tend_size(&mut self, now: Moment, path: &Path, limit: u16, lengths: &mut Vec<u16>) {
+        let (usual, lossy) = (self.measured().round_trip(), self.is_lossy());
+        if self.size_mut().tend(now, path, limit, usual, lossy, lengths) {
+            self.measured_mut().forget_loss();
+        }
+    }
+
     /// Notes that a probe of the path that carries leaves: an outer packet of `outer` bytes, of which UDP carries `payload`.
     pub(in crate::gateway) fn probe_size(&mut self, now: Moment, seq: u32, outer: u16, payload: usize) {
         self.size_mut().probe(now, seq, outer, payload);
@@ -129,7 +139,7 @@ impl Paths {
     }
 
     /// A datagram of `payload` bytes came from an endpoint of the peer or by the relay.
-    fn note_size_heard(&mut self, from: Option<&Endpoint>, payload: u16, limit: u16) {
+    fn note_size_heard(&mut self, now: Moment, from: Option<&Endpoint>, payload: u16, limit: u16) {
         let headers = match from {
             Some(from) if from.remote.is_ipv6() => super::IPV6_UDP_BYTES,
             // By the relay it came with these at least.
@@ -137,7 +147,7 @@ impl Paths {
         };
         if let Some((size, _)) = self.size_of(from) {
             let outer = payload.saturating_add(u16::try_from(headers).expect("below a hundred"));
-            size.hear(outer.min(limit));
+            size.hear(now, outer.min(limit));
         }
     }
 

@@ -16,7 +16,8 @@ use crate::gateway::paths::Path;
 use crate::seam::Moment;
 
 /// Lengths that are asked for, in bytes of the outer packet: tunnels, PPPoE and Ethernet; and networks of clouds beyond it.
-const LENGTHS: [u16; 11] = [OUTER_BYTES_ASSUMED, 1350, 1400, 1420, 1452, 1480, 1492, 1500, 3900, 8896, OUTER_BYTES_MAX];
+pub const PROBED_BYTES: [u16; 11] =
+    [OUTER_BYTES_ASSUMED, 1350, 1400, 1420, 1452, 1480, 1492, 1500, 3900, 8896, OUTER_BYTES_MAX];
 /// The longest of them.
 pub(in crate::gateway) const OUTER_BYTES_MAX: u16 = 9000;
 /// What is asked for at most where nothing is known of our own network: Ethernet's.
@@ -28,7 +29,8 @@ const ROUNDS: u8 = 3;
 const ROUND_LEAST: Duration = Duration::from_millis(200);
 const ROUND_MOST: Duration = Duration::from_secs(1);
 /// When not even the least length is answered, the path does not carry now, or the peer knows of no sizes: it is asked for that
-/// alone. The pause doubles.
+/// alone; a few times in [`UNHEARD_FIRST`], as a session's beginning may be on its way again, then the pause doubles.
+const UNHEARD_SOON: u32 = 4;
 const UNHEARD_FIRST: Duration = Duration::from_secs(1);
 const UNHEARD_MOST: Duration = RAISE;
 
@@ -39,9 +41,11 @@ const RAISE_FALLEN: Duration = Duration::from_secs(10);
 
 /// A size is confirmed this often, while longer packets go; and asked this often until there is an answer.
 const CONFIRM: Duration = Duration::from_millis(600);
-const CONFIRM_AGAIN: Duration = Duration::from_millis(400);
+const CONFIRM_AGAIN: Duration = Duration::from_millis(300);
+/// So much earlier where the path loses packets: it may be the long ones that it loses.
+const CONFIRM_EARLIER: Duration = Duration::from_millis(400);
 /// It has fallen when so many are not answered, the first of them for four usual answers, within these.
-const MISSED: usize = 3;
+const MISSED: usize = 4;
 const MISSED_LEAST: Duration = Duration::from_millis(1200);
 const MISSED_MOST: Duration = Duration::from_millis(1900);
 
@@ -131,8 +135,14 @@ impl Size {
     }
 
     /// A probe of the peer's came, that an outer packet of so many bytes would carry the other way.
-    pub(super) fn hear(&mut self, outer: u16) {
+    /// Where nothing was answered, it is time to ask again: the path carries, and the peer knows of sizes.
+    pub(super) fn hear(&mut self, now: Moment, outer: u16) {
         self.heard = self.heard.max(outer);
+        if let Stage::Unheard { next_at, .. } = &mut self.stage
+            && outer >= OUTER_BYTES_ASSUMED
+        {
+            *next_at = now.min(*next_at);
+        }
     }
 
     /// A packet goes that is longer than what every path carries.
@@ -146,15 +156,17 @@ impl Size {
     }
 
     /// What `path`, which carries a peer that is in use, is to be asked for now, in bytes of the outer packet: written to `lengths`.
-    /// `limit`: the longest packet that our own network takes; `usual`: the time that an answer takes, if it is known.
+    /// `limit`: the longest packet that our own network takes; `usual`: the time that an answer takes, if it is known. `lossy`: whether
+    /// the path loses packets. Answers whether the size has fallen: packets were lost for being too long.
     pub(super) fn tend(
         &mut self,
         now: Moment,
         path: &Path,
         limit: u16,
         usual: Option<Duration>,
+        lossy: bool,
         lengths: &mut Vec<u16>,
-    ) {
+    ) -> bool {
         if !self.is_of(path) {
             let heard = self.heard;
             *self = Self { path: Some(*path), heard, ..Self::default() };
@@ -180,7 +192,8 @@ impl Size {
             }
             Stage::Unheard { .. } if self.best > 0 => self.begin(now, limit, round, lengths),
             Stage::Unheard { asked, next_at } if next_at <= now => {
-                let pause = UNHEARD_FIRST.saturating_mul(2 << asked.min(10)).min(UNHEARD_MOST);
+                let doublings = (asked + 1).saturating_sub(UNHEARD_SOON).min(10);
+                let pause = UNHEARD_FIRST.saturating_mul(1 << doublings).min(UNHEARD_MOST);
                 self.stage = Stage::Unheard { asked: asked + 1, next_at: now + pause };
                 lengths.push(OUTER_BYTES_ASSUMED);
             }
@@ -188,11 +201,13 @@ impl Size {
                 self.recovering = self.recovering.max(1);
                 self.proven = OUTER_BYTES_ASSUMED;
                 self.begin(now, limit, round, lengths);
+                return true;
             }
             Stage::Settled { confirm_at, raise_at } => {
+                let early = if lossy && self.outstanding.is_empty() { CONFIRM_EARLIER } else { Duration::ZERO };
                 if raise_at <= now && self.longest(limit) > self.proven {
                     self.begin(now, limit, round, lengths);
-                } else if confirm_at <= now && self.is_in_doubt() {
+                } else if confirm_at <= now + early && self.is_in_doubt() {
                     self.used = false;
                     self.stage = Stage::Settled { confirm_at: now + CONFIRM_AGAIN, raise_at };
                     lengths.push(self.proven);
@@ -200,6 +215,7 @@ impl Size {
             }
             Stage::Searching { .. } | Stage::Unheard { .. } => {}
         }
+        false
     }
 
     /// What was asked before a rest says nothing; what is known is doubtful.
@@ -234,7 +250,7 @@ impl Size {
     /// Asks for all that is longer than what was answered, and as long as nothing was, for the least.
     fn ask_all(&self, limit: u16, lengths: &mut Vec<u16>) {
         let longest = self.longest(limit);
-        lengths.extend(LENGTHS.iter().copied().filter(|length| *length > self.best && *length < longest));
+        lengths.extend(PROBED_BYTES.iter().copied().filter(|length| *length > self.best && *length < longest));
         if longest > self.best {
             lengths.push(longest);
         }
@@ -258,6 +274,11 @@ impl Size {
     /// Whether the size has to be confirmed.
     fn is_in_doubt(&self) -> bool {
         self.proven > OUTER_BYTES_ASSUMED && (self.used || !self.outstanding.is_empty())
+    }
+
+    /// Whether it is not known at this moment if packets of this size vanish: then their loss says nothing of the path yet.
+    pub(in crate::gateway::paths) fn is_doubted(&self) -> bool {
+        matches!(self.stage, Stage::Settled { .. }) && !self.outstanding.is_empty()
     }
 
     /// Whether packets of this size vanish.

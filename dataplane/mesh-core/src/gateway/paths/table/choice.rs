@@ -63,8 +63,9 @@ impl Paths {
         Some(Switch { from: kind, to: self.kind() })
     }
 
-    /// What carries from here on is probed as such, not when it was its turn as a spare one.
+    /// What carries from here on is probed as such, not when it was its turn as a spare one. What it carried before may pass no more.
     fn watch(&mut self, now: Moment) {
+        self.size_mut().forget();
         let next_at = self.carries.map_or(&mut self.relay_next_at, |place| &mut self.straight[place].next_at);
         *next_at = (*next_at).min(now + PROVING);
     }
@@ -93,6 +94,10 @@ impl Paths {
 
     /// Whether what carries loses much more than another path.
     fn is_lossy_beside(&self, other: Option<usize>) -> bool {
+        if self.size().is_doubted() {
+            // It may lose the long ones alone, which is known in a moment.
+            return false;
+        }
         let (loss, other) = (self.gauge(self.carries).loss(), self.gauge(other).loss());
         loss >= LOSSY && loss > 2.0 * other
     }

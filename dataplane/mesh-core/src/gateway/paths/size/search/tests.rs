@@ -25,6 +25,8 @@ struct Way {
     round_trip: Duration,
     /// Whether long packets go.
     busy: bool,
+    /// Whether the path is known to lose packets.
+    lossy: bool,
     /// Of each so many probes one is lost; 0: none.
     lose_each: u32,
     asked: u32,
@@ -43,6 +45,7 @@ impl Way {
             carries,
             round_trip: Duration::from_millis(40),
             busy: false,
+            lossy: false,
             lose_each: 0,
             asked: 0,
             bytes: 0,
@@ -59,14 +62,14 @@ impl Way {
             self.size.answer(self.now, self.limit, seq, payload);
         }
         let mut lengths = Vec::new();
-        self.size.tend(self.now, &self.path, self.limit, Some(self.round_trip), &mut lengths);
+        self.size.tend(self.now, &self.path, self.limit, Some(self.round_trip), self.lossy, &mut lengths);
         for outer in lengths {
             assert!(outer <= self.limit, "{outer} bytes are more than our own network takes");
             self.asked += 1;
             self.bytes += u64::from(outer);
             let payload = usize::from(outer) - 28;
             self.size.probe(self.now, self.asked, outer, payload);
-            let lost = self.lose_each > 0 && self.asked % self.lose_each == 0;
+            let lost = self.lose_each > 0 && self.asked.is_multiple_of(self.lose_each);
             if outer <= self.carries && !lost {
                 self.answers.push((self.now + self.round_trip, self.asked, payload));
             }
@@ -166,6 +169,28 @@ fn where_longer_packets_begin_to_vanish_the_size_falls_within_three_seconds_and_
 }
 
 #[test]
+fn where_the_path_loses_packets_the_size_is_doubted_sooner() {
+    for lossy in [false, true] {
+        let mut way = Way { busy: true, lossy, ..Way::new(1500) };
+        way.until(1500, Duration::from_secs(1));
+        // Just confirmed.
+        let asked = way.asked;
+        while way.asked == asked {
+            way.step();
+        }
+        way.run(way.round_trip + STEP);
+        assert!(!way.size.is_doubted());
+        way.carries = 1400;
+        let start = way.now;
+        while !way.size.is_doubted() {
+            way.step();
+        }
+        let took = way.now.since(start).as_millis();
+        assert!(if lossy { took <= 210 } else { took >= 500 }, "lossy {lossy}: {took} ms");
+    }
+}
+
+#[test]
 fn a_path_that_never_carries_longer_packets_again_is_asked_ever_more_rarely() {
     let mut way = Way { busy: true, ..Way::new(1500) };
     way.until(1500, Duration::from_secs(1));
@@ -223,6 +248,18 @@ fn a_peer_that_knows_of_no_sizes_is_asked_ever_more_rarely() {
 }
 
 #[test]
+fn a_peer_that_begins_later_than_we_is_asked_again_when_it_asks() {
+    let mut way = Way::new(0);
+    way.run(Duration::from_secs(100));
+    way.carries = 1500;
+    way.size.hear(way.now, 1000);
+    way.run(Duration::from_millis(500));
+    assert_eq!(way.size.proven(), 1280, "a short one makes us ask nothing");
+    way.size.hear(way.now, 1280);
+    way.until(1500, Duration::from_secs(1));
+}
+
+#[test]
 fn another_path_has_another_size() {
     let mut way = Way::new(1500);
     way.until(1500, Duration::from_secs(1));
@@ -253,7 +290,7 @@ fn answers_to_what_was_not_asked_prove_nothing() {
     let mut size = Size::default();
     let mut lengths = Vec::new();
     let now = START;
-    size.tend(now, &path(1), 1500, None, &mut lengths);
+    size.tend(now, &path(1), 1500, None, false, &mut lengths);
     assert_eq!(lengths, [1280, 1500]);
     size.probe(now, 7, 1280, 1252);
     size.probe(now, 8, 1500, 1472);
@@ -269,7 +306,7 @@ fn answers_to_what_was_not_asked_prove_nothing() {
 #[test]
 fn what_waits_for_answers_is_bounded() {
     let mut size = Size::default();
-    size.tend(START, &path(1), 1500, None, &mut Vec::new());
+    size.tend(START, &path(1), 1500, None, false, &mut Vec::new());
     for seq in 0..1000 {
         size.probe(START, seq, 1500, 1472);
     }
