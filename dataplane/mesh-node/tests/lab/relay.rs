@@ -1,12 +1,13 @@
 //! Pings, copies and the interface, through the relay.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use mesh_lab::{Ping, isolated, tcp_copy};
+use serde_json::Value;
 
-use crate::fixture::{ONE, Site, assert_quiet, ip, status};
+use crate::fixture::{ONE, Site, assert_quiet, ip, status, status_until};
 
 const COPY_BYTES: u64 = 500_000_000;
 
@@ -75,7 +76,18 @@ fn interface_has_both_addresses_and_carries_ipv6() {
         }
         assert!(site.offices[0].ping(ulas[1], ONE)?.perfect(), "IPv6 through the tunnel");
         // 1280 bytes of IPv6, on links that carry exactly 1280 bytes: 40 of header, 8 of ICMP.
+        let shows = |bytes: u64| {
+            let size = move |status: &Value| status["peers"][0]["paths"][0]["mtu_bytes"] == bytes;
+            site.offices
+                .iter()
+                .try_for_each(|office| status_until(office, "gateway", Duration::from_secs(1), size).map(drop))
+        };
+        shows(1500)?;
         site.lan.set_mtu(1280)?;
+        let narrowed = Instant::now();
+        // The machine's own interface says so: nobody has to find out by losses.
+        shows(1280)?;
+        println!("links of 1280 bytes are followed after {:?}", narrowed.elapsed());
         let full = Ping { count: 20, size: 1232, interval: Duration::from_millis(5), ..ONE };
         assert!(site.offices[0].ping(ulas[1], full)?.perfect(), "an IPv6 ping of 1280 bytes over a 1280 link");
         let full = Ping { count: 20, size: 1252, interval: Duration::from_millis(5), dont_fragment: true, ..ONE };
