@@ -7,6 +7,7 @@ mod hostile_peer;
 mod lifecycle;
 mod network;
 mod order;
+mod outbound;
 mod packets;
 mod paths;
 mod pieces;

@@ -110,7 +110,7 @@ pub(crate) struct Output {
     delivered: Vec<Vec<u8>>,
 }
 
-fn carry_out(action: Action, train: &[u8], slab: &[u8], output: &mut Output) {
+pub(crate) fn carry_out(action: Action, train: &[u8], slab: &[u8], output: &mut Output) {
     match action {
         Action::Forward { bytes, segment_bytes, to, tos } => {
             output.sent.extend(train[bytes].chunks(segment_bytes).map(|one| (to, one.to_vec(), tos)));
