@@ -49,7 +49,7 @@ fn carries(system: &str, cell: &str, through_relay: bool) -> Result<()> {
 }
 
 #[test]
-fn on_uring_at_the_size_it_assumes() {
+fn on_uring_at_the_smallest_size() {
     isolated(|| carries("easymesh", "relayed-tcp1-bbr-veth", true));
 }
 

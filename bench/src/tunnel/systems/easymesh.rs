@@ -82,10 +82,10 @@ impl EasyMesh {
             // The transfer introduces them to each other; it may not carry, be the path good or bad.
             Path::Direct => "direct",
         };
-        let size =
-            (inner_mtu != TunnelCell::INNER_MTU).then(|| ["-mtu".to_owned(), (inner_mtu + OVERHEAD).to_string()]);
+        // Told always: else each path finds out what it carries, and the interface follows.
+        let size = ["-mtu".to_owned(), (inner_mtu + OVERHEAD).to_string()];
         let more = self.flag.map(|(flag, value)| [flag.to_owned(), value.to_owned()]);
-        let words = [["-path".to_owned(), pinned.to_owned()]].into_iter().chain(size).chain(more);
+        let words = [["-path".to_owned(), pinned.to_owned()]].into_iter().chain([size]).chain(more);
         words.flatten().collect()
     }
 }
@@ -223,11 +223,11 @@ mod tests {
     #[test]
     fn gateways_are_told_path_and_size_and_what_makes_the_system() {
         let words = |system: EasyMesh, path, inner_mtu| system.words(path, inner_mtu).join(" ");
-        assert_eq!(words(EasyMesh::URING, Path::Relayed, 1_280), "-path relay", "as shipped");
+        assert_eq!(words(EasyMesh::URING, Path::Relayed, 1_280), "-path relay -mtu 1372");
         assert_eq!(words(EasyMesh::URING, Path::Direct, 1_380), "-path direct -mtu 1472");
         assert_eq!(words(EasyMesh::PORTABLE, Path::Relayed, 1_408), "-path relay -mtu 1500");
         assert_eq!(words(EasyMesh::CHACHA, Path::Direct, 1_380), "-path direct -mtu 1472 -cipher chacha");
-        assert_eq!(words(EasyMesh::OFF, Path::Direct, 1_280), "-path direct -offload off");
+        assert_eq!(words(EasyMesh::OFF, Path::Direct, 1_280), "-path direct -mtu 1372 -offload off");
     }
 
     #[test]
