@@ -307,9 +307,7 @@ impl Engine {
     /// On a train of another engine, or a range beyond it.
     pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
         let range = train.place(&self.owner, &bytes);
-        if self.inside.is_some() {
-            self.writes.extend(Piece::new(train.memory(), range));
-        }
+        self.writes.extend(Piece::new(train.memory(), range));
     }
 
     /// Queues a range of the slab as one packet for the virtual interface.

@@ -47,7 +47,8 @@ impl Engine {
         };
         let segments_max = socket.segments_max;
         if self.gather.is_full() {
-            self.submit_queued();
+            // Not the packets for the interface: the last of them may go on.
+            self.submit_sends();
         }
         self.gather.push(memory, bytes, segment_bytes, to, tos, segments_max);
     }
@@ -55,6 +56,7 @@ impl Engine {
     pub(crate) fn queue_write(&mut self, packet: Piece) {
         if self.inside.is_none() || packet.length == 0 {
             self.counters.drops_inside_full += 1;
+            self.writes.refuse();
             return;
         }
         if self.writes.len() >= RUNS_MAX {
@@ -65,6 +67,15 @@ impl Engine {
 
     /// Sends and writes everything queued.
     pub(crate) fn submit_queued(&mut self) {
+        self.submit_sends();
+        for index in 0..self.writes.len() {
+            self.write_inside(index);
+        }
+        self.writes.clear();
+    }
+
+    /// Sends everything queued.
+    fn submit_sends(&mut self) {
         let runs = self.gather.runs().len();
         if self.gather.runs().iter().any(|run| run.to.local.is_some()) {
             self.sources.tick();
@@ -78,10 +89,6 @@ impl Engine {
             first = last;
         }
         self.gather.clear();
-        for index in 0..self.writes.len() {
-            self.write_inside(index);
-        }
-        self.writes.clear();
     }
 
     /// Sends runs of one socket, in their order.

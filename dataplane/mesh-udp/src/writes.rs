@@ -12,12 +12,14 @@ pub struct Writes {
     pieces: Vec<Piece>,
     /// Where in `pieces` each packet ends.
     ends: Vec<u32>,
+    /// The packet begun last was refused: so is the rest of it.
+    refused: bool,
 }
 
 impl Writes {
     /// None, with room for so many, of four pieces each.
     pub fn with_capacity(packets: usize) -> Self {
-        Self { pieces: Vec::with_capacity(4 * packets), ends: Vec::with_capacity(packets) }
+        Self { pieces: Vec::with_capacity(4 * packets), ends: Vec::with_capacity(packets), refused: false }
     }
 
     /// How many packets there are.
@@ -37,15 +39,24 @@ impl Writes {
 
     /// Begins a packet.
     pub fn push(&mut self, piece: Piece) {
+        self.refused = false;
         self.pieces.push(piece);
         self.ends.push(self.pieces.len() as u32);
     }
 
-    /// Goes on with the last packet.
+    /// A packet is not begun, and what [`Writes::extend`] would add to it is left out.
+    pub fn refuse(&mut self) {
+        self.refused = true;
+    }
+
+    /// Goes on with the packet begun last.
     ///
     /// # Panics
     /// When there is none, or it has [`PIECES_MAX`] pieces.
     pub fn extend(&mut self, piece: Piece) {
+        if self.refused {
+            return;
+        }
         let begins = self.ends.iter().rev().nth(1).map_or(0, |end| *end as usize);
         let end = self.ends.last_mut().expect("a packet to go on with");
         let last = self.pieces.last_mut().expect("a packet has a piece");

@@ -128,9 +128,7 @@ impl Engine {
     /// On a train of another engine, or a range beyond it.
     pub fn deliver_more(&mut self, train: &Train, bytes: Range<usize>) {
         let range = train.place(&self.owner, &bytes);
-        if self.memories.inside.is_some() {
-            self.sends.writes.extend(Piece::new(train.memory(), range));
-        }
+        self.sends.writes.extend(Piece::new(train.memory(), range));
     }
 
     /// Queues a range of the slab as one packet for the virtual interface.
@@ -178,7 +176,7 @@ impl Engine {
         if !possible {
             return Ok(false);
         }
-        self.stage_queued()?;
+        self.stage_sends()?;
         // Whoever ended its receive must not miss what the wait is for.
         self.start_receivers()?;
         let collect = collect(self);
@@ -223,7 +221,8 @@ impl Engine {
         };
         let segments_max = socket.udp.segments_max;
         if self.gather.is_full() {
-            self.submit_queued_deferring_error();
+            // Not the packets for the interface: the last of them may go on.
+            self.submit_deferring_error(false);
         }
         self.gather.push(memory, bytes, segment_bytes, to, tos, segments_max);
     }
@@ -231,10 +230,11 @@ impl Engine {
     fn queue_write(&mut self, packet: Piece) {
         if self.memories.inside.is_none() || packet.length == 0 {
             self.counters.drops_inside_full += 1;
+            self.sends.writes.refuse();
             return;
         }
         if self.sends.writes.len() >= RUNS_MAX {
-            self.submit_queued_deferring_error();
+            self.submit_deferring_error(true);
         }
         self.sends.writes.push(packet);
     }
@@ -242,32 +242,44 @@ impl Engine {
     /// Makes sure that the slab has its room, by sending what is queued if it must.
     pub(crate) fn make_slab_room(&mut self) {
         if self.memories.slab.size() - self.slab_used < SLAB_ROOM_BYTES {
-            self.submit_queued_deferring_error();
+            self.submit_deferring_error(true);
             self.slab_used = 0;
         }
     }
 
-    fn submit_queued_deferring_error(&mut self) {
-        if let Err(error) = self.submit_queued() {
+    fn submit_deferring_error(&mut self, writes: bool) {
+        if let Err(error) = self.submit(writes) {
             self.deferred_error = Some(error);
         }
     }
 
     /// Sends and writes everything queued, and reads what failed.
     pub(crate) fn submit_queued(&mut self) -> io::Result<()> {
+        self.submit(true)
+    }
+
+    /// The same; `writes`: also the packets for the interface.
+    fn submit(&mut self, writes: bool) -> io::Result<()> {
         let nothing = self.gather.is_empty() && self.sends.has_nothing();
         if nothing && self.ring.queued() == 0 && self.held.is_empty() {
             return Ok(());
         }
-        self.stage_queued()?;
+        self.stage_sends()?;
+        if writes {
+            self.stage_writes()?;
+        }
         // What is left of a flood has waited in its socket for what was sent before it.
         self.start_flooded()?;
         // The last submission of a flush also collects what has arrived: under load the next wait need not enter the kernel.
-        self.finish_queued(Collect::Due)
+        self.finish_queued(Collect::Due)?;
+        if writes {
+            self.sends.writes.clear();
+        }
+        Ok(())
     }
 
-    /// Queues everything in the ring.
-    fn stage_queued(&mut self) -> io::Result<()> {
+    /// Queues the sends in the ring.
+    fn stage_sends(&mut self) -> io::Result<()> {
         if self.gather.runs().iter().any(|run| run.to.local.is_some()) {
             self.sources.tick();
         }
@@ -275,7 +287,6 @@ impl Engine {
             let run = self.gather.runs()[index];
             self.begin_send(index as u32, 0..run.bytes)?;
         }
-        self.stage_writes()?;
         Ok(())
     }
 
@@ -308,7 +319,6 @@ impl Engine {
             }
         }
         self.gather.clear();
-        self.sends.writes.clear();
         self.start_held()
     }
 

@@ -8,6 +8,7 @@
 #![expect(missing_docs, reason = "the name of a test says what it shows")]
 
 pub mod buffers;
+pub mod inside;
 pub mod private;
 pub mod refused;
 pub mod sockets;
@@ -62,6 +63,7 @@ pub trait Engine: Sized {
     fn forward(&mut self, train: &Train, bytes: Range<usize>, segment_bytes: usize, to: &Endpoint, tos: u8);
     fn send(&mut self, slab: Range<usize>, segment_bytes: usize, to: &Endpoint, tos: u8);
     fn deliver(&mut self, train: &Train, bytes: Range<usize>);
+    fn deliver_more(&mut self, train: &Train, bytes: Range<usize>);
     fn deliver_slab(&mut self, slab: Range<usize>);
     fn release(&mut self, train: Train);
     fn flush(&mut self);
@@ -148,6 +150,10 @@ macro_rules! tested_engine {
                 self.0.deliver(train, bytes);
             }
 
+            fn deliver_more(&mut self, train: &$crate::Train, bytes: std::ops::Range<usize>) {
+                self.0.deliver_more(train, bytes);
+            }
+
             fn deliver_slab(&mut self, slab: std::ops::Range<usize>) {
                 self.0.deliver_slab(slab);
             }
@@ -215,7 +221,14 @@ macro_rules! loopback_tests {
 #[macro_export]
 macro_rules! private_network_tests {
     ($engine:ty) => {
-        $crate::private_network_tests!(@ $engine:
+        $crate::private_network_tests!(@ $engine, inside:
+            packets_of_many_pieces_arrive_whole_and_in_order_among_others,
+            a_packet_goes_on_after_more_sends_than_one_round_takes,
+            a_packet_of_too_many_pieces_is_refused_and_one_of_a_dropped_beginning_counts_once,
+            packets_that_the_interface_refuses_are_counted_once_each,
+            a_tcp_superpacket_of_many_pieces_arrives_bit_exact, a_udp_superpacket_is_one_train_behind_its_header,
+            the_longest_packet_comes_and_goes_with_its_header);
+        $crate::private_network_tests!(@ $engine, private:
             packets_come_from_the_interface_and_go_back_to_it,
             a_full_send_buffer_holds_a_few_and_drops_the_rest_in_bounded_time,
             held_sends_are_given_up_in_the_middle_of_a_wait, held_sends_leave_in_order_when_there_is_room_again,
@@ -224,11 +237,11 @@ macro_rules! private_network_tests {
             segments_longer_than_the_link_takes_are_counted_and_a_short_tail_passes,
             a_socket_that_may_not_cut_falls_back_to_single_datagrams);
     };
-    (@ $engine:ty: $($test:ident),* $(,)?) => {
+    (@ $engine:ty, $topic:ident: $($test:ident),* $(,)?) => {
         $(#[test]
         fn $test() {
             if $crate::testing::private::entered(stringify!($test)) {
-                $crate::testing::private::$test::<$engine>();
+                $crate::testing::$topic::$test::<$engine>();
             }
         })*
     };

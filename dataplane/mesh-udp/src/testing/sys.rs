@@ -59,9 +59,58 @@ pub fn interface(name: &str, kind: i32, address: [u8; 4]) -> OwnedFd {
 
 /// Has an interface be up.
 pub fn raise(name: &str) {
+    set_flags(name, libc::IFF_UP | libc::IFF_RUNNING);
+}
+
+/// Has an interface be down.
+pub fn lower(name: &str) {
+    set_flags(name, 0);
+}
+
+fn set_flags(name: &str, flags: i32) {
     let control = UdpSocket::bind("0.0.0.0:0").unwrap();
-    let up = (libc::IFF_UP | libc::IFF_RUNNING) as u16;
-    InterfaceRequest::new(name, &up.to_ne_bytes()).call(&control, libc::SIOCSIFFLAGS);
+    InterfaceRequest::new(name, &(flags as u16).to_ne_bytes()).call(&control, libc::SIOCSIFFLAGS);
+}
+
+/// Sets the longest packet of an interface.
+pub fn set_mtu(name: &str, bytes: i32) {
+    let control = UdpSocket::bind("0.0.0.0:0").unwrap();
+    InterfaceRequest::new(name, &bytes.to_ne_bytes()).call(&control, libc::SIOCSIFMTU);
+}
+
+/// A TUN interface as [`interface`] makes it, with virtio-net headers and all segmentation offloads.
+pub fn interface_with_offloads(name: &str, address: [u8; 4]) -> OwnedFd {
+    let device = interface(name, libc::IFF_TUN | libc::IFF_VNET_HDR, address);
+    for (request, value) in [(libc::TUNSETVNETHDRSZ, 10_i32), (libc::TUNSETVNETLE, 1)] {
+        // SAFETY: the kernel reads one integer.
+        let result = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw const value) };
+        assert_eq!(result, 0, "ioctl {request:#x}: {}", io::Error::last_os_error());
+    }
+    let tcp = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let all = libc::TUN_F_CSUM | tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    // SAFETY: takes a number, and no memory.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(all)) };
+    assert_eq!(result, 0, "TUNSETOFFLOAD (USO is there since Linux 6.2): {}", io::Error::last_os_error());
+    device
+}
+
+/// Takes an interface away from under who has it open.
+pub fn remove(name: &str) {
+    let index = nix::net::if_::if_nametoindex(name).unwrap();
+    // nlmsghdr, and ifinfomsg.
+    let mut message = [0_u8; 32];
+    message[..4].copy_from_slice(&32_u32.to_ne_bytes());
+    message[4..6].copy_from_slice(&libc::RTM_DELLINK.to_ne_bytes());
+    message[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16).to_ne_bytes());
+    message[20..24].copy_from_slice(&index.to_ne_bytes());
+    let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC;
+    let kind = nix::sys::socket::SockType::Raw;
+    let family = nix::sys::socket::AddressFamily::Netlink;
+    let kernel = nix::sys::socket::socket(family, kind, flags, nix::sys::socket::SockProtocol::NetlinkRoute).unwrap();
+    nix::unistd::write(&kernel, &message).unwrap();
+    let mut answer = [0; 256];
+    nix::unistd::read(&kernel, &mut answer).unwrap();
+    assert_eq!(answer[16..20], [0; 4], "{name} is not removed");
 }
 
 /// Has every `sendmmsg` of so many messages fail with `error`, on the calling thread and for the rest of its life.

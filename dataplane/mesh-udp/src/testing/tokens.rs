@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Engine, add, endpoint, engine, peer, take};
 
 /// Runs what must panic, and holds it to the reason.
-fn refused(reason: &str, body: impl FnOnce()) {
+pub(super) fn refused(reason: &str, body: impl FnOnce()) {
     let panic = catch_unwind(AssertUnwindSafe(body)).expect_err("it must not go through");
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     assert!(text.is_some_and(|text| text.contains(reason)), "{text:?} instead of {reason:?}");
