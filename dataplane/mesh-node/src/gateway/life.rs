@@ -370,7 +370,7 @@ impl<'a, E: Make> Life<'a, E> {
 
     /// Lets the virtual interface follow the paths. Where that is refused it stays, and what is too long for a path is told so.
     fn set_inside_mtu(&mut self, bytes: u16) {
-        match inside::set_mtu(&self.interface, bytes) {
+        match inside::set_mtu(self.interface, bytes) {
             Ok(()) => tracing::info!(interface = self.interface, bytes, "the MTU follows what paths carry"),
             // The next change may be one more back and forth: once is enough.
             Err(error) if !std::mem::replace(&mut self.mtu_refused, true) => {
