@@ -16,8 +16,8 @@ use crate::ready::{Ready, Source};
 /// Trains asked for in one receive call.
 pub(crate) const RECEIVE_BATCH: usize = quinn_udp::BATCH_SIZE;
 
-/// Receive and send buffer asked for each socket, in bytes as the system counts them. Limits, not memory taken: a few trains that
-/// arrive together are more than what systems grant by themselves (208 KiB on Linux, 64 KiB on Windows).
+/// Receive and send buffer asked for each socket, in bytes as the system counts them. Limits, not memory taken: a few
+/// trains that arrive together are more than what systems grant by themselves (208 KiB on Linux, 64 KiB on Windows).
 const RECEIVE_BYTES: usize = 8 << 20;
 const SEND_BYTES: usize = 4 << 20;
 
