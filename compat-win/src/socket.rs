@@ -16,6 +16,11 @@ use crate::ready::{Ready, Source};
 /// Trains asked for in one receive call.
 pub(crate) const RECEIVE_BATCH: usize = quinn_udp::BATCH_SIZE;
 
+/// Receive and send buffer asked for each socket, in bytes as the system counts them. Limits, not memory taken: a few
+/// trains that arrive together are more than what systems grant by themselves (208 KiB on Linux, 64 KiB on Windows).
+const RECEIVE_BYTES: usize = 8 << 20;
+const SEND_BYTES: usize = 4 << 20;
+
 /// `WSAEINVAL`: what Windows answers to a segmented send that it cannot carry out.
 const WSAEINVAL: i32 = 10022;
 
@@ -65,6 +70,7 @@ impl Socket {
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let is_ipv6 = socket.local_addr()?.is_ipv6();
+        enlarge_buffers(&socket);
         let socket = UdpSocket::from_std(socket)?;
         let offload = if offload { offload_state(&socket) } else { None };
         let segments_max = offload.as_ref().map_or(1, UdpSocketState::max_gso_segments);
@@ -310,5 +316,40 @@ fn offload_state(socket: &UdpSocket) -> Option<UdpSocketState> {
             tracing::debug!(%error, "no offloads for this socket, plain sends and receives instead");
             None
         }
+    }
+}
+
+/// Asks for larger buffers. What the system grants is enough to run: with less, more is lost of what arrives in bursts.
+fn enlarge_buffers(socket: &std::net::UdpSocket) {
+    let reference = SockRef::from(socket);
+    let asked = [reference.set_recv_buffer_size(RECEIVE_BYTES), reference.set_send_buffer_size(SEND_BYTES)];
+    for refused in asked.into_iter().filter_map(Result::err) {
+        tracing::debug!(%refused, "a socket keeps the system's buffers");
+    }
+    // Beyond the system's limit, for whoever may.
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{setsockopt, sockopt};
+        _ = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BYTES);
+        _ = setsockopt(socket, sockopt::SndBufForce, &SEND_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_has_larger_buffers_than_the_system_gives_by_itself() -> io::Result<()> {
+        let sizes = |socket: &std::net::UdpSocket| {
+            let socket = SockRef::from(socket);
+            io::Result::Ok((socket.recv_buffer_size()?, socket.send_buffer_size()?))
+        };
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        let before = sizes(&socket)?;
+        enlarge_buffers(&socket);
+        let after = sizes(&socket)?;
+        assert!(after.0 > before.0 && after.1 > before.1, "{before:?}, then {after:?}");
+        Ok(())
     }
 }

@@ -22,6 +22,9 @@ const GRO: &str = "rx-gro";
 /// Merging of UDP packets also where no socket has asked for trains, as for packets to be forwarded.
 const UDP_GRO_FORWARDING: &str = "rx-udp-gro-forwarding";
 
+/// Completing of checksums that were left undone, of all protocols.
+const CHECKSUMS: &str = "tx-checksum-ip-generic";
+
 /// What becomes of a train: many packets of one flow that a program or the kernel's TCP sends in one piece.
 ///
 /// Checksums are left unfinished in all modes, as a card would finish them.
@@ -96,6 +99,15 @@ impl Interface {
             let wanted: Vec<_> = all.iter().filter(wanted).map(|(name, _)| (name.as_str(), on)).collect();
             features.set(&wanted)
         })
+    }
+
+    /// Leaves checksums unfinished, or has the kernel complete them before a packet leaves. Where it is to complete
+    /// them, switch [`Interface::set_transmit_offloads`] off first: trains need what is switched off here.
+    ///
+    /// # Errors
+    /// The kernel refuses the feature.
+    pub fn set_checksum_offload(&self, on: bool) -> Result<()> {
+        self.with_features(|features| features.set(&[(CHECKSUMS, on)]))
     }
 
     /// Merges what is received into trains, UDP too and also what is to be forwarded, or leaves packets single

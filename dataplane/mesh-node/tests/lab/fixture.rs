@@ -32,7 +32,7 @@ pub(crate) fn ip(number: usize) -> Ipv4Addr {
 
 /// A lab with a cloud host and `offices` others on one switch; everyone knows the cloud by name.
 pub(crate) struct Site {
-    _lab: Lab,
+    pub(crate) lab: Lab,
     pub(crate) cloud: Host,
     pub(crate) offices: Vec<Host>,
     pub(crate) lan: Lan,
@@ -50,7 +50,7 @@ impl Site {
         for host in &everyone {
             host.set_name(NAME, address)?;
         }
-        Ok(Self { _lab: lab, cloud, offices, lan })
+        Ok(Self { lab, cloud, offices, lan })
     }
 
     /// Starts `transfer` with the walkthrough's command line, `nums` ports and more flags.

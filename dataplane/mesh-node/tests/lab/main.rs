@@ -16,6 +16,7 @@ mod mapping;
 mod names;
 mod nat;
 mod netcheck;
+mod offload;
 mod outside;
 mod paths;
 mod refuse;
