@@ -199,7 +199,8 @@ fn what_was_known_is_forgotten_where_udp_ends() {
         scene.gateway(&site.hosts()[0], 0)?;
         maps(&site.hosts()[0], "port_independent", BY_PORT)?;
         let rule = site.router().drop_udp(Udp::all().both_ways())?;
-        status_until(&site.hosts()[0], "gateway", START, |status| status["transfer"]["over_tcp"] == true)?;
+        // One that nobody uses asks for a sign of life every 20 s.
+        status_until(&site.hosts()[0], "gateway", START * 2, |status| status["transfer"]["over_tcp"] == true)?;
         knows_nothing(&site, scene.cloud.host())?;
         rule.lift()?;
         status_until(&site.hosts()[0], "gateway", START * 3, |status| status["transfer"]["over_tcp"] == false)?;
