@@ -32,6 +32,16 @@ impl<F: FnOnce(io::Result<()>)> Drop for End<F> {
     }
 }
 
+/// Room that the allocator is to have for a data thread beyond what it took to start, in bytes: below what glibc would give back to the
+/// system (`M_TRIM_THRESHOLD`) and what it would map alone (`M_MMAP_THRESHOLD`), 128 KiB both.
+const ROOM_BYTES: usize = 96 * 1024;
+
+/// Has the thread's allocator take that room now. Its memory grows page by page, each by a system call, and the messages of every day
+/// would else ask for the next page now and then, in the middle of the traffic.
+fn leave_room() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(ROOM_BYTES)));
+}
+
 /// What a worker is made of.
 pub struct Plan<M, P, O> {
     /// Its number, for its name `mesh-core-N`.
@@ -84,6 +94,7 @@ where
             let (mailbox, inbox) = mailbox(engine.waker());
             let _ = ready.send(Ok(mailbox.clone()));
             let mut end = End(Some(ended));
+            leave_room();
             let result = Pump::new(engine, node, inbox, mailbox, helpers, observe).run();
             if let Some(ended) = end.0.take() {
                 ended(result);
