@@ -84,7 +84,7 @@ fn pings_beside_copies(pair: &Pair, name: &str) -> Result<()> {
     );
     ensure!(report.duplicates == 0 && report.corrupted == 0, "{name}: {report}");
     ensure!(report.received * 100 >= report.sent * 99, "{name}: {report}");
-    ensure!(at(&busy, 99) < Duration::from_millis(200), "{name}: {report}");
+    ensure!(at(&busy, 99) < Duration::from_millis(500), "{name}: {report}");
     Ok(())
 }
 
@@ -117,8 +117,7 @@ fn intact_between_portable_and_uring() {
             }
             for (from, to) in [(0, 1), (1, 0)] {
                 let addresses = pair.addresses[to].map(|address| [address, address]);
-                let gathered =
-                    udp::all_flows(&name, &offices[from], &offices[to], addresses, pair.mtu()?, udp::FEW_UNDER_WAY)?;
+                let gathered = udp::all_flows(&name, &offices[from], &offices[to], addresses, pair.mtu()?)?;
                 println!("{name}, {from} to {to}: datagrams intact, {gathered} times several at once");
             }
             pair.assert_healthy(["off", "auto"])?;

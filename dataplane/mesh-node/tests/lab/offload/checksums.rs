@@ -216,14 +216,7 @@ fn right_behind(offload: [&str; 2]) -> Result<()> {
             targets.push([address, behind[1].addresses[family]]);
             Copy::new(BYTES, family == 0).run(&behind[0].host, &behind[1].host, targets[family])?;
         }
-        udp::all_flows(
-            &name,
-            &behind[0].host,
-            &behind[1].host,
-            [targets[0], targets[1]],
-            MTU as usize,
-            udp::MUCH_UNDER_WAY,
-        )?;
+        udp::all_flows(&name, &behind[0].host, &behind[1].host, [targets[0], targets[1]], MTU as usize)?;
         let mut seen = Vec::new();
         for (number, capture) in captures.into_iter().enumerate() {
             let recording = capture.stop()?;

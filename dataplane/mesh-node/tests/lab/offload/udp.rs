@@ -25,9 +25,7 @@ const WAIT: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(200);
 /// What may be on its way of one flow by the kernel's accounts, which for a datagram are its bytes and up to this many
 /// more.
-pub(super) const MUCH_UNDER_WAY: usize = 400_000;
-/// The same where the portable engine receives: on its way is at most what its socket's buffer holds of all flows.
-pub(super) const FEW_UNDER_WAY: usize = 100_000;
+const UNDER_WAY_MAX: usize = 400_000;
 const ACCOUNT_BYTES: usize = 2_304;
 /// Room for all that is on its way at the receiver.
 const RECEIVE_BUFFER: usize = 4_000_000;
@@ -54,8 +52,6 @@ struct Flow {
     seed: u64,
     /// How many.
     datagrams: u32,
-    /// What may be on its way.
-    under_way_max: usize,
 }
 
 /// The `number`-th datagram of a flow of single ones.
@@ -138,7 +134,7 @@ fn send(flow: Flow, socket: &UdpSocket, to: SocketAddr, arrivals: &Receiver<usiz
             payload.extend_from_slice(content(flow, number + place as u32, size));
         }
         let cost = payload.len() + count * ACCOUNT_BYTES;
-        while under_way > 0 && under_way + cost > flow.under_way_max {
+        while under_way > 0 && under_way + cost > UNDER_WAY_MAX {
             under_way -= arrivals.recv_timeout(WAIT).with_context(|| format!("before datagram {number}"))?;
         }
         under_way += cost;
@@ -250,14 +246,7 @@ impl Expected {
 
 /// Several flows at once, in all ways of sending and receiving, over IPv4 and IPv6. How often several datagrams were
 /// received at once.
-pub(super) fn all_flows(
-    name: &str,
-    from: &Host,
-    to: &Host,
-    addresses: [[IpAddr; 2]; 2],
-    mtu: usize,
-    under_way_max: usize,
-) -> Result<u32> {
+pub(super) fn all_flows(name: &str, from: &Host, to: &Host, addresses: [[IpAddr; 2]; 2], mtu: usize) -> Result<u32> {
     let mut gathered = 0;
     for [address, listen] in addresses {
         let headers = if address.is_ipv4() { 28 } else { 48 };
@@ -273,7 +262,6 @@ pub(super) fn all_flows(
                     fits: mtu - headers,
                     seed: u64::from(number) * 3_000_017,
                     datagrams: DATAGRAMS / 4,
-                    under_way_max,
                 };
                 threads.push(scope.spawn(move || run(flow, from, to, [address, listen])));
             }
@@ -293,7 +281,7 @@ fn bursts(engine: &str, path: &str) -> Result<()> {
         let offices = &pair.site.offices;
         for (from, to) in [(0, 1), (1, 0)] {
             let addresses = pair.addresses[to].map(|address| [address, address]);
-            let gathered = all_flows(&name, &offices[from], &offices[to], addresses, pair.mtu()?, MUCH_UNDER_WAY)?;
+            let gathered = all_flows(&name, &offices[from], &offices[to], addresses, pair.mtu()?)?;
             println!("{name}, {from} to {to}: intact, {gathered} times several datagrams at once");
             ensure!((gathered > 0) == (offload[to] == "auto"), "{name}: {gathered} times several at once");
         }
