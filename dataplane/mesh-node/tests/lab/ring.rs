@@ -75,8 +75,9 @@ fn data_threads_call_io_uring_enter_and_futex_only() {
         let forwarded = || -> Result<u64> {
             status(&site.cloud, "transfer")?["counters"]["datagrams_forwarded"].as_u64().context("a counter")
         };
+        // Of 1,356 bytes each, so that there are 100,000 with few acknowledgements.
         // Pools and tables grow to the load they meet, which takes memory from the system; then no more.
-        let copy = || tcp_copy(&site.offices[0], &site.offices[1], IpAddr::V4(ip(1)), 130_000_000, 3);
+        let copy = || tcp_copy(&site.offices[0], &site.offices[1], IpAddr::V4(ip(1)), 160_000_000, 3);
         copy()?;
         let before = forwarded()?;
         let mut traces = Vec::new();
