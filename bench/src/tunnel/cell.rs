@@ -95,7 +95,7 @@ pub const DEFAULT: [&str; 10] = [
 ];
 
 impl TunnelCell {
-    /// The inner MTU of a cell whose name does not tell one: what EasyMesh has unless told otherwise, and the least of IPv6.
+    /// The inner MTU of a cell whose name does not tell one: the least of IPv6. EasyMesh has it if told `-mtu 1372`.
     pub const INNER_MTU: u16 = 1_280;
     /// The inner MTU of the cells that targets are about: EasyMesh has it if told `-mtu 1472`.
     pub const INNER_MTU_OF_TARGETS: u16 = 1_380;

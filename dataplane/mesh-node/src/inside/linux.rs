@@ -81,6 +81,10 @@ fn create(hint: &str, header: bool) -> Result<(OwnedFd, String), InsideError> {
         let fd = open_driver()?;
         match sys::attach(&fd, &name, header) {
             Ok(()) => return Ok((fd, name)),
+            // A kernel without that header; another name would not help.
+            Err(error @ Errno::EINVAL) if header => {
+                return Err(InsideError::system(format!("make the interface {name} with a virtio-net header"), error));
+            }
             // Taken since it was looked for.
             Err(Errno::EBUSY | Errno::EEXIST | Errno::EINVAL) => {}
             // A file, or another device.
